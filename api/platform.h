@@ -1,0 +1,42 @@
+/* What a host has to give: the platform file, "phid-platform/1" (schema/platform.schema.json). Pure. */
+#pragma once
+
+#include "cpuset.h"
+#include "field.h"
+
+enum pool_kind { POOL_CARVEOUT, POOL_HOST, POOL_HUGEPAGES, POOL_TCM, POOL_OCM };
+extern const char *const platform_pool_kinds[];
+
+struct platform_cpu { /* one row of cpus.topology */
+	int64_t id, package, cluster, core, node;
+};
+
+struct platform_pool {
+	char *name;
+	int kind; /* enum pool_kind */
+	uint64_t base, size;
+	int64_t node;
+	bool has_base;
+};
+
+struct platform {
+	char *format, *board;
+	struct {
+		struct cpuset ids, host;
+		bool has_ids, has_host;
+		int unused;
+		struct field_array topology; /* struct platform_cpu */
+	} cpus;
+	struct field_array memory; /* struct platform_pool */
+	struct field_strings qemu_accel; /* in order of preference */
+};
+
+extern const struct field_table platform_table;
+
+int platform_read(const char *text, size_t len, struct platform *p, struct phi_error *e);
+/* Rules between members; call again after gaps were filled from the running host. */
+int platform_check(const struct platform *p, struct phi_error *e);
+struct json *platform_to_json(const struct platform *p);
+void platform_free(struct platform *p);
+const struct platform_cpu *platform_cpu(const struct platform *p, unsigned cpu); /* NULL if not listed */
+const struct platform_pool *platform_pool(const struct platform *p, const char *name);

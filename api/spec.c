@@ -1,0 +1,177 @@
+/* The spec's table, defaults and rules. Pure. */
+#include "spec.h"
+
+#include "error.h"
+#include "json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define S(member) offsetof(struct spec, member)
+#define M(member) offsetof(struct spec_memory, member)
+
+const char *const spec_backend_words[] = {"auto", "qemu", "jailhouse", "xen", "remoteproc", "mica", "sim", NULL};
+static const char *const machine_words[] = {"", "microvm", "q35", NULL};
+static const char *const keeper_lost_words[] = {"stop", "keep", NULL};
+static const char *const then_words[] = {"kill", "nothing", NULL};
+
+static const struct field_table boot_table = {
+	0, (const struct field[]){
+		{.name = "kernel", .type = FIELD_BLOB, .offset = S(boot.kernel)},
+		{.name = "initrd", .type = FIELD_BLOB, .offset = S(boot.initrd)},
+		{.name = "inmate", .type = FIELD_BLOB, .offset = S(boot.inmate)},
+		{.name = "cmdline", .type = FIELD_STRING, .offset = S(boot.cmdline), .max = PHI_CMDLINE_MAX},
+		{.name = "machine", .type = FIELD_ENUM, .offset = S(boot.machine), .words = machine_words},
+		{.name = "dtb", .type = FIELD_NOT_BUILT},
+		{.name = "firmware", .type = FIELD_NOT_BUILT},
+		{.name = "args", .type = FIELD_NOT_BUILT},
+		{.name = "entry", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table cpus_table = {
+	0, (const struct field[]){
+		{.name = "count", .type = FIELD_INTEGER, .offset = S(cpus.count), .min = 1, .max = PHI_CPUS_MAX,
+		 .present = S(cpus.has_count)},
+		{.name = "set", .type = FIELD_CPUS, .offset = S(cpus.set), .present = S(cpus.has_set)},
+		{.name = "class", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table memory_table = {
+	sizeof(struct spec_memory), (const struct field[]){
+		{.name = "size", .type = FIELD_SIZE, .offset = M(size), .min = 4096, .max = 1ull << 50,
+		 .required = true},
+		{.name = "at", .type = FIELD_ADDRESS, .offset = M(at), .present = M(has_at)},
+		{.name = "pool", .type = FIELD_STRING, .offset = M(pool), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "colors", .type = FIELD_ADDRESS, .offset = M(colors), .present = M(has_colors)},
+		{.name = "access", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table log_table = {
+	0, (const struct field[]){
+		{.name = "max", .type = FIELD_SIZE, .offset = S(log_max), .min = PHI_LOG_MIN, .max = PHI_LOG_MAX},
+		{.name = "keep_on_failure", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table console_table = {
+	0, (const struct field[]){
+		{.name = "log", .type = FIELD_OBJECT, .sub = &log_table},
+		{.name = "via", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table stop_table = {
+	0, (const struct field[]){
+		{.name = "grace_ms", .type = FIELD_INTEGER, .offset = S(stop.grace_ms), .max = 3600000},
+		{.name = "then", .type = FIELD_ENUM, .offset = S(stop.then), .words = then_words},
+		{.name = "ask", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table lifecycle_table = {
+	0, (const struct field[]){
+		{.name = "keeper_lost", .type = FIELD_ENUM, .offset = S(keeper_lost), .words = keeper_lost_words},
+		{.name = "autostart", .type = FIELD_NOT_BUILT},
+		{.name = "restart", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+const struct field_table spec_table = {
+	sizeof(struct spec), (const struct field[]){
+		{.name = "name", .type = FIELD_STRING, .offset = S(name), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "backend", .type = FIELD_ENUM, .offset = S(backend), .words = spec_backend_words},
+		{.name = "criticality", .type = FIELD_STRING, .offset = S(criticality), .min = 1, .max = 32},
+		{.name = "boot", .type = FIELD_OBJECT, .sub = &boot_table},
+		{.name = "cpus", .type = FIELD_OBJECT, .sub = &cpus_table},
+		{.name = "memory", .type = FIELD_ARRAY, .offset = S(memory), .max = PHI_MEMORY_REGIONS_MAX,
+		 .sub = &memory_table},
+		{.name = "console", .type = FIELD_OBJECT, .sub = &console_table},
+		{.name = "stop", .type = FIELD_OBJECT, .sub = &stop_table},
+		{.name = "lifecycle", .type = FIELD_OBJECT, .sub = &lifecycle_table},
+		{.name = "labels", .type = FIELD_STRINGS, .offset = S(labels), .max = PHI_LABELS_MAX},
+		{.name = "devices", .type = FIELD_NOT_BUILT},
+		{.name = "remote_processors", .type = FIELD_NOT_BUILT},
+		{.name = "links", .type = FIELD_NOT_BUILT},
+		{.name = "health", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+void spec_init(struct spec *s)
+{
+	*s = (struct spec){.log_max = PHI_LOG_DEFAULT, .stop = {.grace_ms = 10000}};
+}
+
+void spec_free(struct spec *s)
+{
+	fields_free(s, &spec_table);
+}
+
+int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
+{
+	char where[100];
+
+	if (s->cpus.has_count && s->cpus.has_set) {
+		snprintf(where, sizeof(where), "%s/cpus", pointer);
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"count\" or \"set\", not both");
+	}
+	if (s->cpus.has_set && cpuset_count(&s->cpus.set) == 0) {
+		snprintf(where, sizeof(where), "%s/cpus/set", pointer);
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "the set has no CPU");
+	}
+	if (!s->cpus.has_count && !s->cpus.has_set) {
+		s->cpus.count = 1;
+		s->cpus.has_count = true;
+	}
+	if (s->boot.kernel.path != NULL && s->boot.inmate.path != NULL) {
+		snprintf(where, sizeof(where), "%s/boot/inmate", pointer);
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"kernel\" or \"inmate\", not both");
+	}
+	if (s->boot.initrd.path != NULL && s->boot.kernel.path == NULL) {
+		snprintf(where, sizeof(where), "%s/boot/initrd", pointer);
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "an initrd needs a kernel");
+	}
+	if (s->memory.n == 0) {
+		s->memory.items = calloc(1, sizeof(struct spec_memory));
+		if (s->memory.items == NULL)
+			abort();
+		s->memory.n = 1;
+		((struct spec_memory *)s->memory.items)->size = 64 << 20;
+	}
+	for (size_t i = 0; i < s->memory.n; i++) {
+		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
+
+		snprintf(where, sizeof(where), "%s/memory/%zu/size", pointer, i);
+		if (m->size % 4096 != 0)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where,
+					     "%" PRIu64 " is not a multiple of 4096 bytes", m->size);
+		snprintf(where, sizeof(where), "%s/memory/%zu/at", pointer, i);
+		if (m->has_at && (m->at % 4096 != 0 || m->at + m->size > PHI_ADDRESS_MAX))
+			return phi_error_set(e, PHI_INVALID, EINVAL, where,
+					     "the address is not a multiple of 4096 or the range ends beyond 2^62");
+		snprintf(where, sizeof(where), "%s/memory/%zu/colors", pointer, i);
+		if (m->has_colors && m->colors == 0)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "the mask has no colour");
+	}
+	return 0;
+}
+
+int spec_read(const struct json *j, enum field_form form, const char *pointer, struct spec *s, struct phi_error *e)
+{
+	int r;
+
+	spec_init(s);
+	r = fields_read(j, &spec_table, form, pointer, s, e);
+	return r < 0 ? r : spec_complete(s, pointer, e);
+}
+
+struct json *spec_to_json(const struct spec *s)
+{
+	struct json *j = json_object();
+
+	fields_write(s, &spec_table, j);
+	return j;
+}

@@ -1,0 +1,48 @@
+/* How QEMU's end is told apart: by its wait status and the last events on its control channel. Pure.
+ * Measured on QEMU 7.2: isa-debug-exit v ends with (v << 1 | 1) and no event; a shutdown of the guest with 0 and SHUTDOWN
+ * guest-shutdown; a triple fault or reset with 0 and guest-reset; pvpanic with 1 and GUEST_PANICKED. */
+#include "qemu.h"
+
+#include "keeper_proto.h"
+
+#include <stdio.h>
+
+#include <string.h>
+#include <sys/wait.h>
+
+/* A panicked guest is 128 + SIGABRT. A reset cannot be told from a crash (triple fault), so it is no success. */
+const char *const qemu_exit_rules[] = {"134", "GUEST_PANICKED", "1", "guest-reset", NULL};
+
+void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret)
+{
+	const char *said = strstr(exit_text, "--- diagnostics\n");
+	const char *reason = "guest-exit";
+	size_t n;
+
+	(void)c;
+	*ret = (struct cell_end){.code = code};
+	if (WIFSIGNALED(wstatus)) {
+		ret->signal = WTERMSIG(wstatus);
+		reason = killed ? "killed" : "failed";
+	} else if (strstr(exit_text, "GUEST_PANICKED") != NULL) {
+		reason = "guest-panic";
+	} else if (strstr(exit_text, "guest-reset") != NULL) {
+		reason = "guest-reset";
+	} else if (strstr(exit_text, "guest-shutdown") != NULL) {
+		reason = "guest-shutdown";
+	} else if (WEXITSTATUS(wstatus) == 1 && strstr(exit_text, "\"event\"") == NULL && said != NULL &&
+		   strstr(said, "qemu-system") != NULL) {
+		reason = "failed"; /* it refused to begin and said why */
+		ret->code = 1;
+	} else if (WEXITSTATUS(wstatus) == 126 || WEXITSTATUS(wstatus) == 127) {
+		reason = "failed";
+	}
+	snprintf(ret->reason, sizeof(ret->reason), "%s", reason);
+	if (said == NULL)
+		return;
+	said += strlen("--- diagnostics\n");
+	n = strcspn(said, "\n");
+	snprintf(ret->detail, sizeof(ret->detail), "%.*s", (int)(n < 200 ? n : 200), said);
+	if (strncmp(ret->detail, "---", 3) == 0)
+		ret->detail[0] = '\0';
+}

@@ -1,0 +1,404 @@
+/* The QEMU backend: a QEMU process under the keeper, driven over its control channel (QMP, docs/interop/qmp-spec.txt).
+ * QMP lines come and go through the keeper, so that they survive a restart of phid whole. One action at a time a cell;
+ * each command carries the action's token for its id, and answers with another id are of the past. */
+#include "qemu.h"
+
+#include "clean.h"
+#include "error.h"
+#include "json.h"
+#include "keeper_proto.h"
+#include "platform.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum doing { NOTHING, GREETING, CAPABILITIES, THREADS, COMMAND, STATUS };
+
+struct qemu_cell {
+	enum doing doing;
+	uint64_t token;
+	bool attaching;
+	char *line; /* of QMP, not yet whole */
+	size_t n, room;
+};
+
+#define LINE_MAX_BYTES (256u << 10)
+
+static struct {
+	const struct backend_env *env;
+	const char *binary;
+	char accel[8], why[160];
+	gid_t kvm_group;
+} q;
+
+static int qemu_init(const struct backend_env *env, struct phi_error *e)
+{
+	static const char *const binaries[] = {"/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64"};
+	const struct field_strings *accel = &env->platform->qemu_accel;
+	bool wants_kvm = accel->n == 0, wants_tcg = accel->n == 0;
+	struct stat st;
+
+	(void)e;
+	q.env = env;
+	for (size_t i = 0; i < PHI_COUNT(binaries) && q.binary == NULL; i++)
+		if (access(binaries[i], X_OK) == 0)
+			q.binary = binaries[i];
+	for (size_t i = 0; i < accel->n; i++) {
+		wants_kvm = wants_kvm || strcmp(accel->values[i], "kvm") == 0;
+		wants_tcg = wants_tcg || strcmp(accel->values[i], "tcg") == 0;
+	}
+	snprintf(q.why, sizeof(q.why), "the platform file leaves kvm out");
+	if (wants_kvm && kvm_works(q.why, sizeof(q.why))) {
+		strcpy(q.accel, "kvm");
+		if (stat("/dev/kvm", &st) == 0)
+			q.kvm_group = st.st_gid;
+	} else if (wants_tcg) {
+		strcpy(q.accel, "tcg");
+	}
+	return 0;
+}
+
+static void qemu_describe(struct json *to)
+{
+	bool available = q.binary != NULL && q.accel[0] != '\0';
+
+	json_add_bool(to, "available", available);
+	json_add_string(to, "accel", q.accel[0] != '\0' ? q.accel : NULL);
+	json_add_string(to, "kvm", q.why);
+	json_add_string(to, "binary", q.binary);
+	if (!available)
+		json_add_string(to, "reason", q.binary == NULL ? "qemu-system-x86_64 is not installed (Debian: qemu-system-x86)"
+							      : "the platform file allows kvm only, and kvm does not work");
+}
+
+static int qemu_validate(const struct spec *s, const struct platform *p, struct phi_error *e)
+{
+	(void)p;
+	if (q.binary == NULL || q.accel[0] == '\0')
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend",
+				     q.binary == NULL ? "qemu-system-x86_64 is not installed (Debian: qemu-system-x86)"
+						      : "the platform allows kvm only, and kvm does not work here");
+	if (s->boot.kernel.path == NULL && s->boot.inmate.path == NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/boot/kernel",
+				     "QEMU needs a kernel or an ELF with a PVH note; the spec names none");
+	if (s->boot.kernel.has_at || s->boot.inmate.has_at || s->boot.initrd.has_at)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/boot",
+				     "QEMU loads an image where its headers say; leave \"at\" out");
+	for (size_t i = 0; i < s->memory.n; i++) {
+		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
+		char where[40];
+
+		snprintf(where, sizeof(where), "/spec/memory/%zu", i);
+		if (m->has_at || m->has_colors)
+			return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,
+					     "QEMU's guests are placed by the kernel; leave \"at\" and \"colors\" out");
+	}
+	return 0;
+}
+
+/* ---- QMP ---- */
+
+static struct qemu_cell *of(struct cell *c)
+{
+	if (c->of_backend == NULL) {
+		c->of_backend = calloc(1, sizeof(struct qemu_cell));
+		if (c->of_backend == NULL)
+			abort();
+	}
+	return c->of_backend;
+}
+
+static void finish(struct cell *c, const struct phi_error *e)
+{
+	struct qemu_cell *qc = of(c);
+
+	qc->doing = NOTHING;
+	cell_acted(c, qc->token, e);
+}
+
+static void send_command(struct cell *c, const char *command)
+{
+	char text[160];
+	int n = snprintf(text, sizeof(text), "{\"execute\":\"%s\",\"id\":%" PRIu64 "}\n", command, of(c)->token);
+
+	if (cell_control(c, text, (size_t)n) < 0) {
+		struct phi_error e;
+
+		phi_error_set(&e, PHI_BACKEND, ENOTCONN, "", "the keeper is not there to pass \"%s\" to QEMU", command);
+		finish(c, &e);
+	}
+}
+
+static void begin(struct cell *c, uint64_t token, enum doing doing, const char *command)
+{
+	struct qemu_cell *qc = of(c);
+
+	qc->token = token;
+	qc->doing = doing;
+	send_command(c, command);
+}
+
+/* The i-th vCPU's thread on the i-th CPU of the grant. */
+static int pin(const struct cell *c, const struct json *threads, struct phi_error *e)
+{
+	int cpu = cpuset_next(&c->grant.cpus, 0);
+	unsigned pinned = 0;
+
+	for (const struct json *t = json_first(threads); t != NULL && cpu >= 0; t = json_next(t), pinned++) {
+		int64_t tid = 0;
+		cpu_set_t set;
+
+		if (!json_integer(json_get(t, "thread-id"), &tid))
+			return phi_error_set(e, PHI_BACKEND, EPROTO, "", "QEMU named no thread for vCPU %u", pinned);
+		CPU_ZERO(&set);
+		CPU_SET((size_t)cpu, &set);
+		if (sched_setaffinity((pid_t)tid, sizeof(set), &set) < 0)
+			return phi_error_set(e, PHI_BACKEND, errno, "", "vCPU %u cannot be put on CPU %d: %s", pinned, cpu,
+					     strerror(errno));
+		cpu = cpuset_next(&c->grant.cpus, (unsigned)cpu + 1);
+	}
+	if (pinned != cpuset_count(&c->grant.cpus))
+		return phi_error_set(e, PHI_BACKEND, EPROTO, "", "QEMU has %u vCPUs, %u were asked for", pinned,
+				     cpuset_count(&c->grant.cpus));
+	return 0;
+}
+
+static void on_status(struct cell *c, const struct json *answer)
+{
+	const char *status = json_get_string(answer, "status");
+	struct observation o = {.presence = CELL_ENDED};
+	struct phi_error e;
+
+	of(c)->doing = NOTHING;
+	if (status == NULL) {
+		phi_error_set(&e, PHI_BACKEND, EPROTO, "", "QEMU does not tell its state");
+		cell_observed(c, of(c)->token, NULL, &e);
+		return;
+	}
+	if (strcmp(status, "prelaunch") == 0)
+		o.presence = CELL_CREATED;
+	else if (strcmp(status, "running") == 0)
+		o.presence = CELL_RUNNING;
+	else if (strcmp(status, "paused") == 0)
+		o.presence = CELL_PAUSED;
+	else
+		snprintf(o.end.reason, sizeof(o.end.reason), "%.20s", status);
+	cell_observed(c, of(c)->token, &o, NULL);
+}
+
+static void on_answer(struct cell *c, const struct json *answer, const struct json *error)
+{
+	struct qemu_cell *qc = of(c);
+	struct phi_error e;
+
+	switch (qc->doing) {
+	case CAPABILITIES: /* refused where an earlier phid did it already */
+		qc->doing = THREADS;
+		send_command(c, "query-cpus-fast");
+		return;
+	case STATUS:
+		on_status(c, answer);
+		return;
+	case THREADS:
+	case COMMAND:
+		if (error != NULL) {
+			phi_error_set(&e, PHI_BACKEND, EIO, "", "QEMU refused: %s",
+				      json_get_string(error, "desc") ? json_get_string(error, "desc") : "no reason given");
+			finish(c, &e);
+		} else if (qc->doing == COMMAND || pin(c, answer, &e) == 0) {
+			finish(c, NULL);
+		} else {
+			finish(c, &e);
+		}
+		return;
+	case NOTHING:
+	case GREETING:
+		return;
+	}
+}
+
+static void on_line(struct cell *c, const char *line, size_t n)
+{
+	_clean_json_ struct json *j = NULL;
+	struct qemu_cell *qc = of(c);
+	int64_t id;
+
+	if (json_parse(line, n, &j, NULL) < 0)
+		return; /* the rest of a line that an earlier phid began to read */
+	if (json_get(j, "QMP") != NULL && qc->doing == GREETING) {
+		qc->doing = CAPABILITIES;
+		send_command(c, "qmp_capabilities");
+		return;
+	}
+	if (json_integer(json_get(j, "id"), &id) && (uint64_t)id == qc->token)
+		on_answer(c, json_get(j, "return"), json_get(j, "error"));
+}
+
+static void qemu_control(struct cell *c, const char *bytes, size_t n)
+{
+	struct qemu_cell *qc = of(c);
+
+	while (n > 0) {
+		const char *newline = memchr(bytes, '\n', n);
+		size_t take = newline ? (size_t)(newline - bytes) + 1 : n;
+
+		if (qc->n + take > LINE_MAX_BYTES)
+			qc->n = 0; /* no answer of ours is that long */
+		if (qc->n + take > qc->room) {
+			qc->room = qc->n + take + 4096;
+			qc->line = realloc(qc->line, qc->room);
+			if (qc->line == NULL)
+				abort();
+		}
+		memcpy(qc->line + qc->n, bytes, take);
+		qc->n += take;
+		bytes += take;
+		n -= take;
+		if (newline != NULL) {
+			size_t whole = qc->n;
+
+			qc->n = 0;
+			on_line(c, qc->line, whole);
+			if (c->of_backend != qc)
+				return;
+		}
+	}
+}
+
+/* ---- actions ---- */
+
+static const struct cell_image *image(const struct cell *c, const char *role)
+{
+	for (size_t i = 0; i < c->n_images; i++)
+		if (strcmp(c->images[i].role, role) == 0)
+			return &c->images[i];
+	return NULL;
+}
+
+static void qemu_create(struct cell *c, uint64_t token)
+{
+	const struct cell_image *kernel = image(c, "kernel"), *initrd = image(c, "initrd");
+	struct cell_process p = {.flags = KEEPER_ODD_IS_GUESTS, .rules = qemu_exit_rules};
+	struct qemu_args a;
+	struct phi_error e;
+	int kernel_fd = -1, initrd_fd = -1;
+
+	if (kernel == NULL)
+		kernel = image(c, "inmate");
+	if (kernel != NULL) {
+		kernel_fd = KEEPER_IMAGE_FD + (int)p.n_fds;
+		p.fds[p.n_fds++] = kernel->fd;
+	}
+	if (initrd != NULL) {
+		initrd_fd = KEEPER_IMAGE_FD + (int)p.n_fds;
+		p.fds[p.n_fds++] = initrd->fd;
+	}
+	strcpy(c->accel, q.accel);
+	if (q.env->root) { /* a user that owns nothing: the caller's, or one of its own for root */
+		p.flags |= KEEPER_AS_USER;
+		p.uid = c->owner_uid != 0 ? c->owner_uid : q.env->vm_uid_base + (uid_t)(c->row % 65536);
+		p.gid = c->owner_uid != 0 ? c->owner_gid : (gid_t)p.uid;
+		p.group = strcmp(q.accel, "kvm") == 0 ? q.kvm_group : 0;
+	}
+	qemu_args_make(&a, q.binary, c, q.accel, kernel_fd, initrd_fd);
+	p.argv = a.argv;
+	of(c)->token = token;
+	of(c)->doing = GREETING;
+	of(c)->n = 0;
+	if (cell_spawn(c, &p, -1, &e) < 0)
+		finish(c, &e);
+	qemu_args_free(&a);
+}
+
+static void qemu_spawned(struct cell *c, int err)
+{
+	struct phi_error e;
+
+	if (err == 0 || of(c)->doing != GREETING)
+		return; /* the greeting follows */
+	phi_error_set(&e, PHI_BACKEND, err, "", "the keeper cannot start QEMU: %s", strerror(err));
+	finish(c, &e);
+}
+
+static void qemu_attach(struct cell *c, uint64_t token)
+{
+	strcpy(c->accel, q.accel);
+	begin(c, token, CAPABILITIES, "qmp_capabilities");
+}
+
+static void qemu_start(struct cell *c, uint64_t token)
+{
+	begin(c, token, COMMAND, "cont");
+}
+
+static void qemu_pause(struct cell *c, uint64_t token)
+{
+	begin(c, token, COMMAND, "stop");
+}
+
+static void qemu_powerdown(struct cell *c, uint64_t token)
+{
+	begin(c, token, COMMAND, "system_powerdown");
+}
+
+static void qemu_destroy(struct cell *c, uint64_t token)
+{
+	of(c)->doing = NOTHING;
+	of(c)->token = token;
+	cell_kill_process(c);
+	cell_acted(c, token, NULL); /* observe sees it gone */
+}
+
+static void qemu_observe(struct cell *c, uint64_t token)
+{
+	struct observation o = {.presence = CELL_ABSENT};
+
+	of(c)->token = token;
+	of(c)->doing = NOTHING;
+	if (!cell_lock_held(c)) {
+		cell_observed(c, token, &o, NULL);
+		return;
+	}
+	if (!cell_has_keeper(c)) {
+		struct phi_error e;
+
+		phi_error_set(&e, PHI_BACKEND, ENOTCONN, "", "the cell is there, its keeper is not connected");
+		cell_observed(c, token, NULL, &e);
+		return;
+	}
+	begin(c, token, STATUS, "query-status");
+}
+
+static void qemu_forget(struct cell *c)
+{
+	struct qemu_cell *qc = c->of_backend;
+
+	if (qc == NULL)
+		return;
+	free(qc->line);
+	free(qc);
+	c->of_backend = NULL;
+}
+
+const struct backend backend_qemu = {
+	.name = "qemu",
+	.can = CAN_PAUSE | CAN_POWERDOWN | CELL_IS_PROCESS,
+	.init = qemu_init,
+	.describe = qemu_describe,
+	.validate = qemu_validate,
+	.create = qemu_create,
+	.attach = qemu_attach,
+	.start = qemu_start,
+	.pause = qemu_pause,
+	.resume = qemu_start,
+	.powerdown = qemu_powerdown,
+	.destroy = qemu_destroy,
+	.observe = qemu_observe,
+	.spawned = qemu_spawned,
+	.control = qemu_control,
+	.explain = qemu_explain,
+	.forget = qemu_forget,
+};

@@ -1,0 +1,28 @@
+/* The parts of the QEMU backend. */
+#pragma once
+
+#include "backend.h"
+
+/* probe.c: does a guest really run on /dev/kvm? A guest's loop is timed against the CPU time that it took; a hypervisor
+ * that emulates each instruction answers, but hundreds of times too slow, and is no KVM to us. Forks; call it before
+ * there are threads. *ret_why is a sentence for the host document. */
+bool kvm_works(char *ret_why, size_t size);
+
+/* args.c: the command line. */
+#define QEMU_ARGS_MAX 64
+struct qemu_args {
+	const char *argv[QEMU_ARGS_MAX + 1];
+	size_t n;
+	char *owned[QEMU_ARGS_MAX];
+	size_t n_owned;
+};
+/* Pure. kernel_fd, initrd_fd: the numbers that QEMU finds the images at, -1: none. binary: absolute path. */
+void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *c, const char *accel, int kernel_fd,
+		    int initrd_fd);
+void qemu_args_free(struct qemu_args *a);
+/* The machine of a spec: what it says, else q35 for a kernel with an initrd, else microvm. */
+const char *qemu_machine(const struct spec *s);
+
+/* end.c: how QEMU's end is told apart (facts: QEMU 7.2, measured). */
+extern const char *const qemu_exit_rules[];
+void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret);

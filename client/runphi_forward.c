@@ -1,0 +1,184 @@
+/* Ours or not: the rule that decides, the marker that remembers, and the way to the forwarded runtime (DESIGN §6). */
+#include "runphi.h"
+
+#include "clean.h"
+#include "http_client.h"
+#include "oci.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+/* ---- the marker ---- */
+
+void marker_path(const struct invocation *v, const char *id, char *ret, size_t size)
+{
+	snprintf(ret, size, "%s/%016" PRIx64 "%s%s", v->state_dir, id_hash64(v->root), id[0] ? "/" : "", id);
+}
+
+int marker_read(const struct invocation *v, const char *id, struct marker *ret)
+{
+	char path[PHI_PATH_MAX + 256];
+	_clean_fclose_ FILE *f = NULL;
+	int keeper = 0, n;
+
+	marker_path(v, id, path, sizeof(path));
+	f = fopen(path, "re");
+	if (f == NULL)
+		return -errno;
+	n = fscanf(f, "runphi-marker 1\nincarnation %36s\nrecord %128s\nkeeper %d", ret->incarnation, ret->record, &keeper);
+	ret->keeper = keeper;
+	return n == 3 ? 0 : -EBADMSG;
+}
+
+int marker_write(const struct invocation *v, const char *id, const struct marker *m, bool fresh, struct phi_error *e)
+{
+	char path[PHI_PATH_MAX + 256], text[512];
+	_clean_close_ int fd = -1;
+	int n;
+
+	if (fresh) { /* the directories: ours alone */
+		marker_path(v, "", path, sizeof(path));
+		mkdir(v->state_dir, 0700);
+		mkdir(path, 0700);
+	}
+	marker_path(v, id, path, sizeof(path));
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0600);
+	if (fd < 0)
+		return phi_error_set(e, errno == EEXIST ? PHI_EXISTS : PHI_INTERNAL, errno, "/id", "container with id %s%s%s", id,
+				     errno == EEXIST ? " already exists" : ": ", errno == EEXIST ? "" : strerror(errno));
+	n = snprintf(text, sizeof(text), "runphi-marker 1\nincarnation %s\nrecord %s\nkeeper %d\n", m->incarnation, m->record,
+		     (int)m->keeper);
+	if (write(fd, text, (size_t)n) != n)
+		return phi_error_set(e, PHI_INTERNAL, errno, "", "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+void marker_remove(const struct invocation *v, const char *id)
+{
+	char path[PHI_PATH_MAX + 256];
+
+	marker_path(v, id, path, sizeof(path));
+	unlink(path);
+}
+
+/* ---- whose is it? ---- */
+
+static char *read_file(const char *path, size_t max, size_t *ret_n)
+{
+	_clean_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	char *text;
+	ssize_t n;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (size_t)st.st_size > max)
+		return NULL;
+	text = malloc((size_t)st.st_size + 1);
+	if (text == NULL)
+		abort();
+	n = read(fd, text, (size_t)st.st_size);
+	*ret_n = n > 0 ? (size_t)n : 0;
+	text[*ret_n] = '\0';
+	return text;
+}
+
+/* Does the image carry /boot/config.json? Looked up inside of it, whatever its symbolic links say. */
+static bool image_asks(const char *bundle, const char *root_path)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+	char path[2 * PHI_PATH_MAX + 2];
+	_clean_close_ int root = -1, fd = -1;
+
+	snprintf(path, sizeof(path), "%s%s%s", root_path[0] == '/' ? "" : bundle, root_path[0] == '/' ? "" : "/", root_path);
+	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return false;
+	fd = (int)syscall(SYS_openat2, root, "boot/config.json", &how, sizeof(how));
+	return fd >= 0;
+}
+
+int bundle_is_managed(const char *bundle, bool *ret_terminal, struct phi_error *e)
+{
+	_clean_oci_ struct oci_config c = {0};
+	_clean_free_ char *text = NULL;
+	char path[PHI_PATH_MAX + 16];
+	const char *asked;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/config.json", bundle);
+	text = read_file(path, PHI_BUNDLE_CONFIG_MAX, &n);
+	if (text == NULL || oci_config_read(text, n, &c, e) < 0)
+		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
+	*ret_terminal = c.terminal;
+	asked = oci_annotation(&c, "io.kubernetes.cri.container-type");
+	if (asked != NULL && strcmp(asked, "sandbox") == 0)
+		return 0;
+	asked = oci_annotation(&c, "org.runphi.runtime");
+	if (asked != NULL && strcmp(asked, "runphi") == 0)
+		return 1;
+	if (asked != NULL && strcmp(asked, "runc") == 0)
+		return 0;
+	if (asked != NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations/org.runphi.runtime",
+				     "\"%.40s\" is neither runphi nor runc", asked);
+	return c.has_vm || (c.root_path != NULL && image_asks(bundle, c.root_path));
+}
+
+/* No marker, and nothing of the forwarded runtime: phid may know it all the same. */
+static bool phid_knows(const struct invocation *v, const char *id, struct marker *m)
+{
+	_clean_json_ struct json *j = NULL;
+	struct http_answer a;
+	char path[PHI_ID_MAX + 40];
+	struct http_call c = {.socket = v->socket, .method = "GET", .path = path};
+	struct phi_error e;
+	bool known = false;
+
+	if (access(v->socket, F_OK) < 0 || id_of_oci(id, v->root, m->record, &e) < 0)
+		return false;
+	snprintf(path, sizeof(path), "/v1/containers/%s", m->record);
+	if (http_call(&c, &a, &e) < 0)
+		return false;
+	if (a.status == 200 && json_parse(a.body, a.n, &j, NULL) == 0 && json_get_string(j, "incarnation") != NULL) {
+		snprintf(m->incarnation, sizeof(m->incarnation), "%s", json_get_string(j, "incarnation"));
+		known = true;
+	}
+	free(a.body);
+	return known;
+}
+
+bool container_is_managed(const struct invocation *v, const char *id, struct marker *m)
+{
+	char path[2 * PHI_PATH_MAX];
+
+	*m = (struct marker){0};
+	if (strchr(id, '/') != NULL || id[0] == '.' || id[0] == '\0')
+		return false;
+	if (marker_read(v, id, m) == 0)
+		return true;
+	snprintf(path, sizeof(path), "%s/%s", v->root, id);
+	return access(path, F_OK) < 0 && phid_knows(v, id, m);
+}
+
+int forward(const struct invocation *v, struct phi_error *e)
+{
+	static const char *const places[] = {"/usr/bin/runc", "/usr/sbin/runc", "/usr/local/bin/runc", "/usr/local/sbin/runc",
+					     "/usr/bin/crun", "/usr/local/bin/crun"};
+	extern char **environ;
+
+	if (v->runtime[0] != '\0') {
+		execve(v->runtime, v->argv, environ);
+		return phi_error_set(e, PHI_UNSUPPORTED, errno, "", "the forwarded runtime %s cannot be run: %s", v->runtime,
+				     strerror(errno));
+	}
+	/* Known places first: clients give no PATH at times. */
+	for (size_t i = 0; i < PHI_COUNT(places); i++)
+		execve(places[i], v->argv, environ);
+	return phi_error_set(e, PHI_UNSUPPORTED, ENOENT, "",
+			     "neither runc nor crun is installed, so an ordinary container cannot be run; "
+			     "install one or name it in /etc/phid/runphi.conf (runtime = PATH)");
+}

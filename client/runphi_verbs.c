@@ -1,0 +1,228 @@
+/* The verbs on a container that is there. Texts for people are phid's; where clients look for words, phid has them. */
+#include "runphi.h"
+
+#include "clean.h"
+#include "http_client.h"
+#include "json.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/wait.h>
+
+int request(const struct invocation *v, const struct marker *m, const char *method, const char *suffix, const char *body,
+	    char **ret_body, struct phi_error *e)
+{
+	char path[PHI_ID_MAX + 160], key[PHI_UUID_LEN + 1];
+	struct http_call c = {.socket = v->socket, .method = method, .path = path, .body = body};
+	struct http_answer a;
+	int r;
+
+	if (strcmp(method, "GET") != 0) {
+		new_uuid(key);
+		c.key = key;
+	}
+	snprintf(path, sizeof(path), "/v1/containers/%s%s%cincarnation=%s", m->record, suffix, strchr(suffix, '?') ? '&' : '?',
+		 m->incarnation);
+	r = http_call(&c, &a, e);
+	if (r < 0)
+		return r;
+	r = a.status < 300 ? 0 : http_problem(&a, e);
+	if (r == 0 && ret_body != NULL)
+		*ret_body = PHI_TAKE(a.body);
+	free(a.body);
+	return r;
+}
+
+int verb_start(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	return request(v, m, "POST", "/start", NULL, NULL, e);
+}
+
+/* The state document of runtime.md; "paused" beside its four, as runc has it. */
+static struct json *state_document(const char *id, const struct json *container)
+{
+	struct json *j = json_object();
+	int64_t pid = 0;
+	_clean_free_ char *annotations = NULL;
+
+	json_integer(json_get(json_get(container, "keeper"), "pid"), &pid);
+	json_add_string(j, "ociVersion", "1.0.2");
+	json_add_string(j, "id", id);
+	json_add_integer(j, "pid", pid);
+	json_add_string(j, "status", json_get_string(container, "state"));
+	json_add_string(j, "bundle", json_get_string(container, "bundle"));
+	json_add_string(j, "created", json_get_string(container, "created_at"));
+	if (json_first(json_get(container, "annotations")) != NULL) {
+		annotations = json_print(json_get(container, "annotations"));
+		json_add_raw(j, "annotations", annotations);
+	}
+	return j;
+}
+
+static int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e)
+{
+	_clean_free_ char *body = NULL;
+	int r = request(v, m, "GET", "", NULL, &body, e);
+
+	return r < 0 ? r : json_parse(body, strlen(body), ret, e);
+}
+
+int verb_state(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	_clean_json_ struct json *container = NULL, *state = NULL;
+	_clean_free_ char *text = NULL;
+	int r = fetch(v, m, &container, e);
+
+	if (r < 0)
+		return r;
+	state = state_document(v->words[0], container);
+	text = json_print(state);
+	puts(text);
+	return 0;
+}
+
+/* "9", "KILL", "SIGKILL", "kill". */
+static int read_signal(const char *text, int *ret, struct phi_error *e)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (isdigit((unsigned char)text[0]) && *end == '\0' && n > 0 && n < 65) {
+		*ret = (int)n;
+		return 0;
+	}
+	if (strncasecmp(text, "SIG", 3) == 0)
+		text += 3;
+	for (int s = 1; s < 32; s++)
+		if (sigabbrev_np(s) != NULL && strcasecmp(sigabbrev_np(s), text) == 0) {
+			*ret = s;
+			return 0;
+		}
+	return phi_error_set(e, PHI_INVALID, EINVAL, "/signal", "unknown signal \"%.30s\"", text);
+}
+
+int verb_kill(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	int signal = SIGTERM, r = v->n_words > 1 ? read_signal(v->words[1], &signal, e) : 0;
+	char body[40];
+
+	if (r < 0)
+		return r;
+	snprintf(body, sizeof(body), "{\"signal\":%d}", signal);
+	r = request(v, m, "POST", "/kill", body, NULL, e);
+	/* --all of a stopped container: runc and crun both answer well. */
+	return r < 0 && v->all && e->code == PHI_STATE ? 0 : r;
+}
+
+int verb_delete(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	int r = request(v, m, "DELETE", v->force ? "?force=true" : "", NULL, NULL, e);
+
+	if (r < 0 && v->force && e->code == PHI_NOT_FOUND)
+		r = 0;
+	if (r == 0 || e->code == PHI_NOT_FOUND)
+		marker_remove(v, v->words[0]);
+	return r;
+}
+
+/* ---- list: the forwarded runtime's, and ours behind it ---- */
+
+/* What the forwarded runtime prints for this very command; "" if it cannot be asked. */
+static char *forwarded_output(const struct invocation *v)
+{
+	char *text = strdup("");
+	size_t n = 0;
+	int p[2], status;
+	pid_t pid;
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		return text;
+	pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR);
+		struct phi_error e;
+
+		dup2(p[1], 1);
+		dup2(null, 2);
+		forward(v, &e);
+		_exit(127);
+	}
+	close(p[1]);
+	for (;;) {
+		ssize_t got;
+
+		text = realloc(text, n + 65536);
+		if (text == NULL)
+			abort();
+		got = read(p[0], text + n, 65535);
+		if (got <= 0)
+			break;
+		n += (size_t)got;
+	}
+	text[n] = '\0';
+	close(p[0]);
+	waitpid(pid, &status, 0);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		text[0] = '\0';
+	return text;
+}
+
+static void print_row(const struct invocation *v, const char *id, const struct json *container, struct json *list)
+{
+	int64_t pid = 0;
+
+	json_integer(json_get(json_get(container, "keeper"), "pid"), &pid);
+	if (list != NULL)
+		json_add(list, NULL, state_document(id, container));
+	else if (v->quiet)
+		puts(id);
+	else
+		printf("%-20s %-11d %-11s %-28s %-30s %s\n", id, (int)pid, json_get_string(container, "state"),
+		       json_get_string(container, "bundle"), json_get_string(container, "created_at"), "root");
+}
+
+int verb_list(const struct invocation *v, struct phi_error *e)
+{
+	_clean_free_ char *theirs = NULL, *text = NULL;
+	_clean_json_ struct json *list = NULL;
+	_clean_closedir_ DIR *d = NULL;
+	bool json = v->format != NULL && strcmp(v->format, "json") == 0;
+	char path[PHI_PATH_MAX + 64];
+
+	marker_path(v, "", path, sizeof(path));
+	d = opendir(path);
+	if (d == NULL)
+		return forward(v, e); /* none of ours */
+	theirs = forwarded_output(v);
+	if (json && (json_parse(theirs, strlen(theirs), &list, NULL) < 0 || !json_is_array(list))) {
+		json_free(list);
+		list = json_array();
+	}
+	if (!json && theirs[0] != '\0')
+		fputs(theirs, stdout);
+	else if (!json && !v->quiet)
+		printf("%-20s %-11s %-11s %-28s %-30s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER");
+	for (struct dirent *f = readdir(d); f != NULL; f = readdir(d)) {
+		_clean_json_ struct json *container = NULL;
+		struct marker m;
+		int r;
+
+		if (f->d_name[0] == '.' || marker_read(v, f->d_name, &m) < 0)
+			continue;
+		r = fetch(v, &m, &container, e);
+		if (r == 0)
+			print_row(v, f->d_name, container, list);
+		else if (e->code != PHI_NOT_FOUND)
+			return r;
+	}
+	if (list != NULL) {
+		text = json_print(list);
+		puts(text);
+	}
+	return 0;
+}

@@ -1,0 +1,425 @@
+/* The allocator. Pure; see alloc.h. */
+#include "alloc.h"
+
+#include "clean.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+struct alloc_view *alloc_view_new(const struct platform *p)
+{
+	struct alloc_view *v = calloc(1, sizeof(*v));
+
+	if (v == NULL)
+		abort();
+	v->platform = p;
+	for (int c = cpuset_next(&p->cpus.ids, 0); c >= 0; c = cpuset_next(&p->cpus.ids, (unsigned)c + 1)) {
+		const struct platform_cpu *row = platform_cpu(p, (unsigned)c);
+		struct alloc_cpu *cpu = &v->cpus[c];
+
+		cpu->exists = true;
+		v->n_cpus = (unsigned)c + 1;
+		cpu->host = cpuset_has(&p->cpus.host, (unsigned)c);
+		cpu->core = c; /* without topology every CPU is a core of its own */
+		if (row != NULL) {
+			cpu->package = row->package;
+			cpu->cluster = row->cluster;
+			cpu->core = row->core;
+			cpu->node = row->node;
+		}
+	}
+	return v;
+}
+
+void alloc_view_free(struct alloc_view *v)
+{
+	if (v == NULL)
+		return;
+	free(v->ranges);
+	free(v);
+}
+
+void alloc_view_add(struct alloc_view *v, const struct alloc_range *r)
+{
+	if (v->n_ranges == v->room) {
+		v->room = v->room ? v->room * 2 : 32;
+		v->ranges = realloc(v->ranges, v->room * sizeof(*r));
+		if (v->ranges == NULL)
+			abort();
+	}
+	v->ranges[v->n_ranges++] = *r;
+}
+
+static void blocked(struct alloc_refusal *r, const char *owner, const char *format, uint64_t a, uint64_t b)
+{
+	if (r->n_blockers == ALLOC_BLOCKERS_MAX)
+		return;
+	snprintf(r->blockers[r->n_blockers].unit, sizeof(r->blockers[0].unit), format, a, b);
+	snprintf(r->blockers[r->n_blockers++].owner, sizeof(r->blockers[0].owner), "%s", owner);
+}
+
+/* ---- CPUs ---- */
+
+static bool cpu_free(const struct alloc_cpu *c)
+{
+	return c->exists && !c->host && c->owner[0] == '\0';
+}
+
+static bool same_core(const struct alloc_cpu *a, const struct alloc_cpu *b)
+{
+	return a->package == b->package && a->cluster == b->cluster && a->core == b->core;
+}
+
+static bool same_domain(const struct alloc_cpu *a, const struct alloc_cpu *b)
+{
+	return a->node == b->node && a->package == b->package && a->cluster == b->cluster;
+}
+
+void alloc_capacity(const struct alloc_view *v, unsigned *ret_cpus, unsigned *ret_cpus_free)
+{
+	*ret_cpus = *ret_cpus_free = 0;
+	for (unsigned c = 0; c < v->n_cpus; c++) {
+		*ret_cpus += v->cpus[c].exists && !v->cpus[c].host;
+		*ret_cpus_free += cpu_free(&v->cpus[c]);
+	}
+}
+
+static int refuse_cpus(const struct alloc_view *v, unsigned wanted, struct alloc_refusal *refusal, struct phi_error *e)
+{
+	unsigned all, unowned;
+
+	alloc_capacity(v, &all, &unowned);
+	refusal->kind = "cpus";
+	refusal->wanted = wanted;
+	refusal->available = unowned;
+	for (unsigned c = 0; c < v->n_cpus; c++)
+		if (v->cpus[c].exists && !v->cpus[c].host && v->cpus[c].owner[0] != '\0')
+			blocked(refusal, v->cpus[c].owner, "cpu %" PRIu64, c, 0);
+	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "/spec/cpus",
+			     "%u CPUs are wanted and %u of %u are free; see blockers for who holds the others", wanted,
+			     unowned, all);
+}
+
+static int fit_set(const struct alloc_view *v, const struct cpuset *set, struct cpuset *ret,
+		   struct alloc_refusal *refusal, struct phi_error *e)
+{
+	unsigned available = 0;
+
+	for (int c = cpuset_next(set, 0); c >= 0; c = cpuset_next(set, (unsigned)c + 1)) {
+		if (!v->cpus[c].exists)
+			return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/cpus/set", "this host has no CPU %d", c);
+		if (v->cpus[c].host)
+			return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/cpus/set",
+					     "CPU %d is kept for the host (cpus.host of the platform)", c);
+		if (cpu_free(&v->cpus[c]))
+			available++;
+		else
+			blocked(refusal, v->cpus[c].owner, "cpu %" PRIu64, (uint64_t)c, 0);
+	}
+	if (refusal->n_blockers == 0) {
+		*ret = *set;
+		return 0;
+	}
+	refusal->kind = "cpus";
+	refusal->wanted = cpuset_count(set);
+	refusal->available = available;
+	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "/spec/cpus/set", "%s is held by %s",
+			     refusal->blockers[0].unit, refusal->blockers[0].owner);
+}
+
+/* Free CPUs of the domain of CPU d, or of the whole host with d NULL. */
+static unsigned domain_free(const struct alloc_view *v, const struct alloc_cpu *d)
+{
+	unsigned n = 0;
+
+	for (unsigned c = 0; c < v->n_cpus; c++)
+		n += cpu_free(&v->cpus[c]) && (d == NULL || same_domain(&v->cpus[c], d));
+	return n;
+}
+
+/* The number of free CPUs of c's core if the whole core is free, else 0. */
+static unsigned whole_core(const struct alloc_view *v, unsigned c)
+{
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < v->n_cpus; k++) {
+		if (!v->cpus[k].exists || !same_core(&v->cpus[k], &v->cpus[c]))
+			continue;
+		if (!cpu_free(&v->cpus[k]))
+			return 0;
+		n++;
+	}
+	return n;
+}
+
+/* Takes up to `wanted` from the domain: whole cores first, then CPUs of cores that are in use anyway, then the rest. */
+static unsigned take(const struct alloc_view *v, const struct alloc_cpu *d, unsigned wanted, struct cpuset *ret)
+{
+	unsigned taken = 0;
+
+	for (int pass = 0; pass < 3 && taken < wanted; pass++) {
+		for (unsigned c = 0; c < v->n_cpus && taken < wanted; c++) {
+			unsigned core;
+
+			if (!cpu_free(&v->cpus[c]) || cpuset_has(ret, c) || (d != NULL && !same_domain(&v->cpus[c], d)))
+				continue;
+			core = whole_core(v, c);
+			if ((pass == 0 && (core == 0 || core > wanted - taken)) || (pass == 1 && core != 0))
+				continue;
+			if (pass != 0) {
+				cpuset_add(ret, c);
+				taken++;
+				continue;
+			}
+			for (unsigned k = c; k < v->n_cpus; k++)
+				if (cpu_free(&v->cpus[k]) && same_core(&v->cpus[k], &v->cpus[c])) {
+					cpuset_add(ret, k);
+					taken++;
+				}
+		}
+	}
+	return taken;
+}
+
+static int fit_count(const struct alloc_view *v, unsigned wanted, struct cpuset *ret, struct alloc_refusal *refusal,
+		     struct phi_error *e)
+{
+	const struct alloc_cpu *best = NULL;
+	unsigned best_free = PHI_CPUS_MAX + 1;
+
+	if (domain_free(v, NULL) < wanted)
+		return refuse_cpus(v, wanted, refusal, e);
+	for (unsigned c = 0; c < v->n_cpus; c++) {
+		unsigned n;
+
+		if (!cpu_free(&v->cpus[c]))
+			continue;
+		n = domain_free(v, &v->cpus[c]);
+		if (n >= wanted && n < best_free) {
+			best = &v->cpus[c];
+			best_free = n;
+		}
+		/* The next CPU of the same domain answers the same. */
+		while (c + 1 < v->n_cpus && v->cpus[c + 1].exists && same_domain(&v->cpus[c], &v->cpus[c + 1]))
+			c++;
+	}
+	*ret = (struct cpuset){0};
+	take(v, best, wanted, ret);
+	return 0;
+}
+
+/* ---- memory ---- */
+
+static uint64_t align_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) / to * to;
+}
+
+/* Large regions begin at 2 MiB so that a hypervisor can map them in large pages. */
+static uint64_t alignment_of(uint64_t size)
+{
+	return size >= 2u << 20 ? 2u << 20 : 4096;
+}
+
+static bool in_way(const struct alloc_range *r, uint64_t base, uint64_t size, uint64_t colors)
+{
+	return r->has_base && (r->colors & colors) != 0 && r->base < base + size && base < r->base + r->size;
+}
+
+/* The first range in the way of [base, base + size), among granted ones and those of this very wish. */
+static bool find_in_way(const struct alloc_view *v, const struct alloc_grant *g, uint64_t base, uint64_t size,
+			uint64_t colors, struct alloc_range *ret)
+{
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (in_way(&v->ranges[i], base, size, colors)) {
+			*ret = v->ranges[i];
+			return true;
+		}
+	for (size_t i = 0; i < g->n_memory; i++) {
+		struct alloc_range r = {.has_base = g->memory[i].has_base, .base = g->memory[i].base,
+					.size = g->memory[i].size, .colors = g->memory[i].colors, .owner = "this request"};
+
+		if (in_way(&r, base, size, colors)) {
+			*ret = r;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The end of the hole that begins at base: the lowest base of a range in the way behind it, or the pool's end. */
+static uint64_t hole_end(const struct alloc_view *v, const struct alloc_grant *g, uint64_t base, uint64_t end,
+			 uint64_t colors)
+{
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (v->ranges[i].has_base && (v->ranges[i].colors & colors) && v->ranges[i].base >= base &&
+		    v->ranges[i].base < end)
+			end = v->ranges[i].base;
+	for (size_t i = 0; i < g->n_memory; i++)
+		if (g->memory[i].has_base && (g->memory[i].colors & colors) && g->memory[i].base >= base &&
+		    g->memory[i].base < end)
+			end = g->memory[i].base;
+	return end;
+}
+
+static bool fit_range(const struct alloc_view *v, const struct alloc_grant *g, const struct platform_pool *pool,
+		      const struct spec_memory *m, uint64_t colors, uint64_t *ret_base, uint64_t *ret_hole)
+{
+	const uint64_t end = pool->base + pool->size, step = alignment_of(m->size);
+	uint64_t base = align_up(pool->base, step);
+	bool found = false;
+
+	while (base < end && m->size <= end - base) {
+		struct alloc_range r;
+		uint64_t hole;
+
+		if (find_in_way(v, g, base, m->size, colors, &r)) {
+			base = align_up(r.base + r.size, step);
+			continue;
+		}
+		hole = hole_end(v, g, base, end, colors) - base;
+		if (!found || hole < *ret_hole) {
+			found = true;
+			*ret_base = base;
+			*ret_hole = hole;
+		}
+		base = align_up(base + (hole > 0 ? hole : 1), step);
+	}
+	return found;
+}
+
+uint64_t alloc_pool_free(const struct alloc_view *v, const struct platform_pool *pool)
+{
+	uint64_t used = 0;
+
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (strcmp(v->ranges[i].pool, pool->name) == 0)
+			used += v->ranges[i].size;
+	return used < pool->size ? pool->size - used : 0;
+}
+
+static void refuse_memory(const struct alloc_view *v, const struct spec_memory *m, const char *pool, bool by_amount,
+			  struct alloc_refusal *refusal)
+{
+	const struct platform_pool *pools = v->platform->memory.items;
+
+	refusal->kind = "memory";
+	refusal->wanted = m->size;
+	for (size_t i = 0; i < v->platform->memory.n; i++)
+		if ((pool == NULL || strcmp(pools[i].name, pool) == 0) && !(by_amount && pools[i].has_base) &&
+		    alloc_pool_free(v, &pools[i]) > refusal->available)
+			refusal->available = alloc_pool_free(v, &pools[i]);
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (pool == NULL || strcmp(v->ranges[i].pool, pool) == 0) {
+			if (v->ranges[i].has_base)
+				blocked(refusal, v->ranges[i].owner, "memory 0x%" PRIx64 "+0x%" PRIx64, v->ranges[i].base,
+					v->ranges[i].size);
+			else
+				blocked(refusal, v->ranges[i].owner, "memory %" PRIu64 " bytes", v->ranges[i].size, 0);
+		}
+}
+
+static int fit_at(const struct alloc_view *v, const struct spec_memory *m, uint64_t colors, const char *where,
+		  struct alloc_grant *g, struct alloc_refusal *refusal, struct phi_error *e)
+{
+	const struct platform_pool *pools = v->platform->memory.items;
+	struct alloc_range r;
+	size_t i = 0;
+
+	while (i < v->platform->memory.n &&
+	       !(pools[i].has_base && m->at >= pools[i].base && m->size <= pools[i].size &&
+		 m->at - pools[i].base <= pools[i].size - m->size && (m->pool == NULL || strcmp(pools[i].name, m->pool) == 0)))
+		i++;
+	if (i == v->platform->memory.n)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where,
+				     "no pool of this host holds 0x%" PRIx64 " with %" PRIu64 " bytes", m->at, m->size);
+	if (find_in_way(v, g, m->at, m->size, colors, &r)) {
+		refusal->kind = "memory";
+		refusal->wanted = m->size;
+		blocked(refusal, r.owner, "memory 0x%" PRIx64 "+0x%" PRIx64, r.base, r.size);
+		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "the range meets %s of %s",
+				     refusal->blockers[0].unit, r.owner);
+	}
+	struct alloc_memory *out = &g->memory[g->n_memory++];
+	*out = (struct alloc_memory){.has_base = true, .base = m->at, .size = m->size, .colors = colors};
+	snprintf(out->pool, sizeof(out->pool), "%s", pools[i].name);
+	return 0;
+}
+
+static uint64_t wished_from_pool(const struct alloc_grant *g, const char *pool)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < g->n_memory; i++)
+		if (strcmp(g->memory[i].pool, pool) == 0)
+			n += g->memory[i].size;
+	return n;
+}
+
+static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, size_t index, bool by_amount,
+		      struct alloc_grant *g, struct alloc_refusal *refusal, struct phi_error *e)
+{
+	const struct platform_pool *pools = v->platform->memory.items;
+	uint64_t colors = m->has_colors ? m->colors : UINT64_MAX, best_hole = UINT64_MAX;
+	struct alloc_memory best = {.size = m->size, .colors = colors};
+	char where[40];
+	bool found = false;
+
+	snprintf(where, sizeof(where), "/spec/memory/%zu", index);
+	if (m->pool != NULL && platform_pool(v->platform, m->pool) == NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "this host has no memory pool \"%s\"", m->pool);
+	if (m->pool != NULL && by_amount && platform_pool(v->platform, m->pool)->has_base)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,
+				     "the backend cannot place a guest in pool \"%s\", which is given by address", m->pool);
+	if (m->has_at)
+		return fit_at(v, m, colors, where, g, refusal, e);
+	for (size_t i = 0; i < v->platform->memory.n; i++) {
+		const struct platform_pool *pool = &pools[i];
+		uint64_t base = 0, hole = 0;
+
+		if ((m->pool != NULL && strcmp(pool->name, m->pool) != 0) || (by_amount && pool->has_base))
+			continue;
+		if (!pool->has_base) {
+			uint64_t unowned = alloc_pool_free(v, pool), wished = wished_from_pool(g, pool->name);
+
+			if (unowned < wished || unowned - wished < m->size)
+				continue;
+			hole = UINT64_MAX - 1; /* a range, where one fits, comes first */
+		} else if (!fit_range(v, g, pool, m, colors, &base, &hole)) {
+			continue;
+		}
+		if (hole < best_hole) {
+			found = true;
+			best_hole = hole;
+			best.has_base = pool->has_base;
+			best.base = base;
+			snprintf(best.pool, sizeof(best.pool), "%s", pool->name);
+		}
+	}
+	if (!found) {
+		refuse_memory(v, m, m->pool, by_amount, refusal);
+		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where,
+				     "%" PRIu64 " bytes are wanted in one piece and at most %" PRIu64
+				     " are free; see blockers for who holds the others",
+				     m->size, refusal->available);
+	}
+	g->memory[g->n_memory++] = best;
+	return 0;
+}
+
+int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,
+	      struct alloc_refusal *refusal, struct phi_error *e)
+{
+	struct alloc_grant g = {0};
+	int r;
+
+	*refusal = (struct alloc_refusal){0};
+	r = spec->cpus.has_set ? fit_set(v, &spec->cpus.set, &g.cpus, refusal, e)
+			       : fit_count(v, (unsigned)spec->cpus.count, &g.cpus, refusal, e);
+	for (size_t i = 0; r == 0 && i < spec->memory.n; i++)
+		r = fit_memory(v, (const struct spec_memory *)spec->memory.items + i, i, by_amount, &g, refusal, e);
+	if (r == 0)
+		*ret = g;
+	return r;
+}

@@ -1,0 +1,17 @@
+/* Group commit: mutations of a turn of the loop are one transaction, whose COMMIT runs on the store's thread. */
+#pragma once
+
+struct batch;
+struct loop;
+struct phi_error;
+struct store;
+
+int batch_new(struct loop *l, struct store *s, struct batch **ret);
+/* What is queued is still committed, its `done`s are called. */
+void batch_free(struct batch *b);
+
+/* apply runs on the loop inside the transaction, in a savepoint of its own; a negative answer takes back what it
+ * did. done runs on the loop: with NULL once the transaction is durable, else with why not. Both always run, but
+ * apply is left out if the transaction could not begin. */
+void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struct phi_error *e),
+		  void (*done)(void *ud, const struct phi_error *e), void *ud);

@@ -1,0 +1,37 @@
+/* The verbs on containers as a caller gives them: checked against the record, turned into operations. */
+#pragma once
+
+#include "bundle.h"
+#include "operation.h"
+#include "peer.h"
+
+struct call {
+	struct phid *p;
+	struct peer peer;
+	enum container_verb verb;
+	char id[PHI_ID_MAX + 1];
+	char incarnation[PHI_UUID_LEN + 1]; /* of the container that is meant; "" any. For create: the one to use */
+	char *key;			    /* Idempotency-Key, or NULL */
+	char request[80];		    /* method, path and body in short, to tell a reused key */
+	int signal;			    /* of kill */
+	int64_t timeout_ms;		    /* of kill: SIGKILL after that; -1 never */
+	/* create */
+	struct bundle bundle;
+	char *oci_id, *oci_root;
+	bool external_keeper, refuse_existing, dry_run;
+	char *plan; /* the answer to a dry run, JSON */
+	/* outcome */
+	struct waiter *waiter;
+	int status;
+	struct alloc_refusal refusal;
+	struct cell_image taken[CELL_IMAGES_MAX];
+	int64_t row, join_row;
+};
+
+/* Takes the call over; its waiter hears once. A dry run's reply finds `plan` in the waiter's ud's hands: see on_plan. */
+void call_create(struct call *c, void (*on_plan)(void *ud, const char *plan));
+void call_verb(struct call *c);
+void call_free(struct call *c);
+
+/* reconcile.c: compares the database with what is there; done(p) when phid may answer. */
+void reconcile(struct phid *p, void (*done)(struct phid *p));

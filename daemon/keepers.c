@@ -1,0 +1,375 @@
+/* Keepers' connections. See keepers.h; the protocol is api/keeper_proto.h. */
+#include "keepers.h"
+
+#include "clean.h"
+#include "json.h"
+#include "log.h"
+#include "loop.h"
+#include "operation.h"
+#include "peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+
+#define CONNECTIONS_MAX 4096
+#define UNCLAIMED_MS	30000
+
+extern char **environ;
+
+struct keeper {
+	struct keepers *all;
+	struct keeper *next;
+	int fd;
+	struct loop_source *source, *unclaimed;
+	struct peer peer;
+	bool greeted;
+	struct keeper_hello hello;
+	struct cell *cell;
+};
+
+struct keepers {
+	struct phid *p;
+	int fd;
+	struct loop_source *source;
+	struct keeper *first;
+	unsigned n;
+};
+
+static void keeper_free(struct keeper *k)
+{
+	struct keeper **at = &k->all->first;
+
+	while (*at != k)
+		at = &(*at)->next;
+	*at = k->next;
+	k->all->n--;
+	loop_source_free(k->source);
+	loop_source_free(k->unclaimed);
+	phi_close(&k->fd);
+	free(k);
+}
+
+int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, const void *body, size_t n, const int *fds,
+		size_t n_fds)
+{
+	struct keeper_header *h = message;
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int) * KEEPER_FDS_MAX)];
+	} control = {0};
+	struct iovec iov[2] = {{message, size}, {(void *)(uintptr_t)body, n}};
+	struct msghdr m = {.msg_iov = iov, .msg_iovlen = n > 0 ? 2 : 1};
+
+	if (n_fds > KEEPER_FDS_MAX)
+		return -EINVAL;
+	if (n_fds > 0) {
+		struct cmsghdr *c;
+
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+		c = CMSG_FIRSTHDR(&m);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+		memcpy(CMSG_DATA(c), fds, sizeof(int) * n_fds);
+	}
+	h->length = (uint32_t)(size + n);
+	h->type = type;
+	return sendmsg(k->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static void send_end(struct keeper *k, enum keeper_type type, int code)
+{
+	struct keeper_ended m = {.code = code};
+
+	keeper_send(k, &m, sizeof(m), (uint16_t)type, NULL, 0, NULL, 0);
+}
+
+void keeper_release(struct cell *c, enum keeper_type type, int code)
+{
+	struct keeper *k = c->keeper;
+
+	if (k == NULL)
+		return;
+	c->keeper = NULL;
+	k->cell = NULL;
+	send_end(k, type, code);
+}
+
+static void attach(struct keeper *k, struct cell *c)
+{
+	loop_source_clear(&k->unclaimed);
+	if (c->keeper != NULL && c->keeper != k) { /* a second one of that incarnation: the newer connection counts */
+		c->keeper->cell = NULL;
+		keeper_free(c->keeper);
+	}
+	k->cell = c;
+	c->keeper = k;
+	c->keeper_pid = k->hello.pid;
+	c->keeper_start = k->hello.start;
+	c->pid = k->hello.cell_pid;
+	operation_keeper_came(k->all->p, c);
+}
+
+bool keeper_claim(struct phid *p, struct cell *c)
+{
+	for (struct keeper *k = p->keepers->first; k != NULL; k = k->next)
+		if (k->greeted && k->cell == NULL && strcmp(k->hello.incarnation, c->incarnation) == 0) {
+			loop_source_clear(&k->unclaimed);
+			k->cell = c;
+			c->keeper = k;
+			c->keeper_pid = k->hello.pid;
+			c->keeper_start = k->hello.start;
+			return true;
+		}
+	return false;
+}
+
+static void on_unclaimed(void *ud)
+{
+	struct keeper *k = ud;
+
+	send_end(k, KEEPER_GONE, 137);
+	keeper_free(k);
+}
+
+/* A keeper whose container has no cell handle: stopped, deleted, or not yet asked for. */
+static void greet_stranger(struct keeper *k)
+{
+	_clean_container_ struct container c = {0};
+	_clean_json_ struct json *exit = NULL;
+	int64_t code = 137;
+
+	if (store_container_by_incarnation(k->all->p->store, STORE_READ, k->hello.incarnation, &c, NULL) == 0 &&
+	    c.state == STATE_STOPPED && c.exit != NULL && json_parse(c.exit, strlen(c.exit), &exit, NULL) == 0) {
+		json_integer(json_get(exit, "code"), &code);
+		send_end(k, KEEPER_COMMITTED, (int)code);
+	} else if (k->hello.cell == KEEPER_CELL_NONE) {
+		k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
+	} else {
+		send_end(k, KEEPER_GONE, 137);
+	}
+}
+
+static void on_hello(struct keeper *k, const char *buf, size_t n)
+{
+	struct cell *c;
+
+	if (k->greeted)
+		return;
+	memcpy(&k->hello, buf, n < sizeof(k->hello) ? n : sizeof(k->hello));
+	k->hello.incarnation[PHI_UUID_LEN] = '\0';
+	k->greeted = true;
+	c = cell_of_incarnation(k->all->p, k->hello.incarnation);
+	if (c != NULL)
+		attach(k, c);
+	else
+		greet_stranger(k);
+}
+
+static void on_ended(struct keeper *k, const char *buf, size_t n)
+{
+	struct keeper_ended m = {0};
+	struct cell *c = k->cell;
+	struct cell_end end = {.code = 137, .reason = "lost"};
+
+	memcpy(&m, buf, n < sizeof(m) ? n : sizeof(m));
+	k->hello.cell = KEEPER_CELL_DEAD;
+	if (c == NULL || c->ended)
+		return;
+	free(c->end_text);
+	c->end_text = n > sizeof(m) ? strndup(buf + sizeof(m), n - sizeof(m)) : strdup("");
+	if (c->end_text == NULL)
+		abort();
+	if (c->backend->explain != NULL)
+		c->backend->explain(c, m.wstatus, m.killed != 0, m.code, c->end_text, &end);
+	cell_ended(c, &end);
+}
+
+static void on_message(struct keeper *k, const char *buf, size_t n)
+{
+	struct keeper_header h;
+
+	if (n < sizeof(h))
+		return;
+	memcpy(&h, buf, sizeof(h));
+	if (h.length != n)
+		return;
+	if (h.type == KEEPER_HELLO) {
+		on_hello(k, buf, n);
+	} else if (h.type == KEEPER_UNDO && k->greeted) {
+		if (k->cell != NULL)
+			operation_undo(k->all->p, k->cell);
+	} else if (k->cell == NULL) {
+		return; /* it is told to go already */
+	} else if (h.type == KEEPER_SPAWNED && n >= sizeof(struct keeper_spawned)) {
+		struct keeper_spawned m;
+
+		memcpy(&m, buf, sizeof(m));
+		k->cell->pid = m.pid;
+		if (k->cell->backend->spawned != NULL)
+			k->cell->backend->spawned(k->cell, m.err);
+	} else if (h.type == KEEPER_QMP_OUT) {
+		if (k->cell->backend->control != NULL)
+			k->cell->backend->control(k->cell, buf + sizeof(h), n - sizeof(h));
+	} else if (h.type == KEEPER_ENDED) {
+		on_ended(k, buf, n);
+	}
+}
+
+static void on_readable(void *ud, uint32_t revents)
+{
+	static char buf[KEEPER_MESSAGE_MAX] __attribute__((aligned(8)));
+	struct keeper *k = ud;
+
+	(void)revents;
+	for (int turn = 0; turn < 16; turn++) {
+		ssize_t n = recv(k->fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n <= 0) {
+			struct cell *c = k->cell;
+
+			if (c != NULL)
+				c->keeper = NULL;
+			keeper_free(k);
+			if (c != NULL)
+				operation_keeper_left(c);
+			return;
+		}
+		on_message(k, buf, (size_t)n);
+	}
+}
+
+static void on_accept(void *ud, uint32_t revents)
+{
+	struct keepers *all = ud;
+
+	(void)revents;
+	for (int turn = 0; turn < 64; turn++) {
+		int fd = accept4(all->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		struct peer peer;
+		struct keeper *k;
+
+		if (fd < 0)
+			return;
+		if (peer_read(fd, &peer) < 0 || peer.role != ROLE_ADMIN || all->n >= CONNECTIONS_MAX) {
+			close(fd);
+			continue;
+		}
+		k = calloc(1, sizeof(*k));
+		if (k == NULL)
+			abort();
+		k->all = all;
+		k->fd = fd;
+		k->peer = peer;
+		k->next = all->first;
+		all->first = k;
+		all->n++;
+		k->source = loop_io(all->p->loop, "keeper", fd, EPOLLIN, on_readable, k);
+	}
+}
+
+int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_error *e)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_clean_close_ int fd = listen_fd;
+	struct keepers *all;
+
+	if (fd < 0) {
+		const char *slash = strrchr(p->config.socket, '/');
+
+		if (snprintf(a.sun_path, sizeof(a.sun_path), "%.*s/" KEEPER_SOCKET_NAME, (int)(slash - p->config.socket),
+			     p->config.socket) >= (int)sizeof(a.sun_path))
+			return phi_error_set(e, PHI_INVALID, ENAMETOOLONG, "/socket", "the path of the socket is too long");
+		unlink(a.sun_path);
+		fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1024) < 0)
+			return phi_error_set(e, PHI_INTERNAL, errno, "", "%s: %s", a.sun_path, strerror(errno));
+	}
+	all = calloc(1, sizeof(*all));
+	if (all == NULL)
+		abort();
+	all->p = p;
+	all->fd = PHI_TAKE_FD(fd);
+	all->source = loop_io(p->loop, "keepers", all->fd, EPOLLIN, on_accept, all);
+	*ret = all;
+	return 0;
+}
+
+void keepers_free(struct keepers *all)
+{
+	if (all == NULL)
+		return;
+	while (all->first != NULL) {
+		if (all->first->cell != NULL)
+			all->first->cell->keeper = NULL;
+		keeper_free(all->first);
+	}
+	loop_source_free(all->source);
+	close(all->fd);
+	free(all);
+}
+
+bool keeper_holders_read(const struct phid *p, int64_t row, struct keeper_holders *ret)
+{
+	char path[PHI_PATH_MAX], text[160];
+	_clean_close_ int fd = -1;
+	unsigned long long ks, cs;
+	ssize_t n;
+
+	cell_path(p, row, "lock", path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	if (sscanf(text, "keeper %d %llu\ncell %d %llu", &ret->keeper, &ks, &ret->cell, &cs) != 4)
+		return false;
+	ret->keeper_start = ks;
+	ret->cell_start = cs;
+	return true;
+}
+
+int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e)
+{
+	char socket[PHI_PATH_MAX];
+	const char *slash = strrchr(p->config.socket, '/');
+	char *argv[] = {p->config.keeper,  (char[]){"--socket"}, socket, (char[]){"--incarnation"},
+			(char *)(uintptr_t)c->incarnation, NULL};
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t set;
+	pid_t pid;
+	int r;
+
+	snprintf(socket, sizeof(socket), "%.*s/" KEEPER_SOCKET_NAME, (int)(slash - p->config.socket), p->config.socket);
+	if (unit_wanted())
+		return unit_start(p, c, argv, e);
+	posix_spawn_file_actions_init(&actions);
+	for (int fd = 0; fd < 3; fd++)
+		posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+	posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+	posix_spawnattr_init(&attr);
+	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	sigemptyset(&set);
+	posix_spawnattr_setsigmask(&attr, &set);
+	sigaddset(&set, SIGCHLD); /* which phid ignores, so that ended keepers are reaped by the kernel */
+	sigaddset(&set, SIGPIPE);
+	posix_spawnattr_setsigdefault(&attr, &set);
+	r = posix_spawn(&pid, p->config.keeper, &actions, &attr, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attr);
+	if (r != 0)
+		return phi_error_set(e, PHI_INTERNAL, r, "", "%s cannot be started: %s", p->config.keeper, strerror(r));
+	return 0;
+}

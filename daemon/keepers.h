@@ -1,0 +1,25 @@
+/* The daemon's side of the keepers: their socket, their connections, starting those of API containers. */
+#pragma once
+
+#include "keeper_proto.h"
+#include "phid.h"
+
+struct keeper;
+
+/* Listens on DIR/keeper.sock (or takes a descriptor that systemd gave). */
+int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_error *e);
+void keepers_free(struct keepers *k);
+/* A keeper of that incarnation waits unclaimed: it is the cell's from now on. False if there is none yet. */
+bool keeper_claim(struct phid *p, struct cell *c);
+/* Starts one for a container that was made through the API. It connects by itself. */
+int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e);
+int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, const void *body, size_t n, const int *fds,
+		size_t n_fds);
+/* The container ended with code (or, GONE, is no more): the keeper may go, and is no longer the cell's. */
+void keeper_release(struct cell *c, enum keeper_type type, int code);
+/* The pids in a presence lock's file. */
+struct keeper_holders {
+	pid_t keeper, cell;
+	uint64_t keeper_start, cell_start;
+};
+bool keeper_holders_read(const struct phid *p, int64_t row, struct keeper_holders *ret);

@@ -1,0 +1,526 @@
+/* The steps of an operation. One function a step; the transactions are in commit.c. */
+#include "operation.h"
+
+#include "clean.h"
+#include "error.h"
+#include "jobs.h"
+#include "json.h"
+#include "keepers.h"
+#include "log.h"
+#include "loop.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define AGAIN_MS 10 /* between two looks at a cell that is to go */
+
+bool operation_destroys(const struct operation *op)
+{
+	return op->failing || op->verb == VERB_KILL || op->verb == VERB_END || op->verb == VERB_DELETE_FORCE;
+}
+
+static const char *word(const struct operation *op)
+{
+	return op->failing ? "undo" : lifecycle_verbs[op->verb];
+}
+
+static void act(struct operation *op);
+static void observe(struct operation *op);
+
+/* ---- making, joining, ending ---- */
+
+struct operation *operation_new(struct phid *p, struct cell *c, enum container_verb verb, struct waiter *waiter)
+{
+	struct operation *op;
+
+	if (c->op != NULL)
+		return NULL;
+	op = calloc(1, sizeof(*op));
+	if (op == NULL)
+		abort();
+	op->p = p;
+	op->cell = c;
+	op->verb = verb;
+	op->waiters = waiter;
+	c->op = op;
+	return op;
+}
+
+void operation_join(struct operation *op, struct waiter *w)
+{
+	w->next = op->waiters;
+	op->waiters = w;
+}
+
+void waiter_reply(struct waiter *w, int status, const struct phi_error *e, const struct alloc_refusal *r)
+{
+	while (w != NULL) {
+		struct waiter *next = w->next;
+
+		w->reply(w->ud, status, e, r);
+		free(w);
+		w = next;
+	}
+}
+
+void operation_free(struct operation *op)
+{
+	if (!op->detached && op->cell->op == op)
+		op->cell->op = NULL;
+	loop_source_free(op->deadline);
+	loop_source_free(op->again);
+	free(op->key);
+	free(op);
+}
+
+void operation_supersede(struct operation *op)
+{
+	struct waiter *w = PHI_TAKE(op->waiters);
+	struct phi_error e;
+
+	phi_error_set(&e, PHI_STATE, ECANCELED, "", "a forced delete came in between");
+	op->cell->op = NULL;
+	op->detached = true;
+	/* A transaction that is on its way still names it; commit.c frees it then. */
+	if (op->step != OP_COMMIT && op->step != OP_DIR)
+		operation_free(op);
+	waiter_reply(w, 0, &e, NULL);
+}
+
+/* ---- deadlines ---- */
+
+static void on_deadline(void *ud)
+{
+	struct operation *op = ud;
+	struct phi_error e;
+
+	loop_source_clear(&op->deadline);
+	phi_error_set(&e, PHI_DEADLINE, ETIMEDOUT, "", "%s of container %s: %s", word(op), op->cell->id,
+		      op->step == OP_KEEPER ? "its keeper did not come in time"
+					    : "the hypervisor did not answer in time");
+	log_warn(op->cell->id, "%s", e.detail);
+	operation_fail(op, &e);
+}
+
+static void arm(struct operation *op)
+{
+	loop_source_clear(&op->deadline);
+	op->deadline = loop_timer(op->p->loop, "deadline", (uint64_t)op->p->config.action_timeout_ms, on_deadline, op);
+}
+
+/* ---- the steps ---- */
+
+struct dir_job {
+	struct phid *p;
+	struct operation *op;
+	char dir[PHI_PATH_MAX];
+	uid_t uid;
+	gid_t gid;
+	uint64_t log_size;
+	int r;
+	struct phi_error e;
+};
+
+static void dir_run(void *ud)
+{
+	struct dir_job *j = ud;
+
+	j->r = cell_dir_make(j->dir, j->uid, j->gid, j->log_size, &j->e);
+}
+
+static void dir_done(void *ud)
+{
+	struct dir_job *j = ud;
+	struct operation *op = j->op;
+
+	if (op->detached)
+		operation_free(op);
+	else if (op->step == OP_DIR && j->r < 0)
+		operation_fail(op, &j->e);
+	else if (op->step == OP_DIR)
+		act(op);
+	free(j);
+}
+
+static void make_dir(struct operation *op)
+{
+	struct dir_job *j = calloc(1, sizeof(*j));
+
+	if (j == NULL)
+		abort();
+	op->step = OP_DIR;
+	j->p = op->p;
+	j->op = op;
+	j->uid = op->cell->owner_uid;
+	j->gid = op->cell->owner_gid;
+	j->log_size = op->cell->spec.log_max;
+	cell_path(op->p, op->cell->row, "", j->dir, sizeof(j->dir));
+	jobs_submit(op->p->jobs, dir_run, dir_done, j);
+}
+
+void operation_go(struct operation *op)
+{
+	struct cell *c = op->cell;
+	struct phi_error e;
+
+	arm(op);
+	if (operation_destroys(op)) {
+		act(op);
+		return;
+	}
+	if (c->keeper == NULL && (op->verb == VERB_CREATE || (c->backend->can & CELL_IS_PROCESS)) && !keeper_claim(op->p, c)) {
+		op->step = OP_KEEPER;
+		if (op->verb == VERB_CREATE && !op->resuming && !c->external_keeper && keeper_start(op->p, c, &e) < 0)
+			operation_fail(op, &e);
+		return;
+	}
+	if (op->verb == VERB_CREATE && !op->resuming)
+		make_dir(op);
+	else if (op->resuming && op->verb != VERB_CREATE)
+		observe(op);
+	else
+		act(op);
+}
+
+void operation_keeper_came(struct phid *p, struct cell *c)
+{
+	(void)p;
+	loop_source_clear(&c->watch);
+	if (c->op != NULL && c->op->step == OP_KEEPER)
+		operation_go(c->op);
+}
+
+static void act(struct operation *op)
+{
+	struct cell *c = op->cell;
+	const struct backend *b = c->backend;
+	uint64_t token = op->token = ++op->p->next_token;
+	void (*f)(struct cell *, uint64_t) = NULL;
+	const char *verb = word(op);
+
+	op->step = OP_ACT;
+	if (operation_destroys(op))
+		f = b->destroy;
+	else if (op->verb == VERB_CREATE)
+		f = op->resuming ? b->attach : b->create;
+	else if (op->verb == VERB_START)
+		f = b->start;
+	else if (op->verb == VERB_PAUSE)
+		f = b->pause;
+	else if (op->verb == VERB_RESUME)
+		f = b->resume;
+	if (fault("release-before-observe") && op->verb == VERB_KILL) { /* the checker must find this */
+		op->seen_gone = true;
+		operation_commit(op);
+		return;
+	}
+	f(c, token); /* it may end at once, and the operation with it */
+	killpoint(verb, "acting");
+}
+
+void operation_ask(struct operation *op)
+{
+	arm(op);
+	op->step = OP_ASK;
+	op->token = ++op->p->next_token;
+	op->cell->backend->powerdown(op->cell, op->token);
+}
+
+void cell_acted(struct cell *c, uint64_t token, const struct phi_error *e)
+{
+	struct operation *op = c->op;
+
+	if (op == NULL || op->token != token || (op->step != OP_ACT && op->step != OP_ASK))
+		return; /* an answer that nobody waits for any more */
+	if (op->step == OP_ASK) {
+		struct waiter *w = PHI_TAKE(op->waiters);
+
+		operation_free(op);
+		waiter_reply(w, 200, e, NULL);
+		if (c->ended)
+			cell_ended(c, &c->end);
+		return;
+	}
+	killpoint(word(op), "acted");
+	if (e != NULL && !operation_destroys(op))
+		operation_fail(op, e);
+	else
+		observe(op); /* of a destroy that says it failed, too: only what is there counts */
+}
+
+static void observe(struct operation *op)
+{
+	op->step = OP_OBSERVE;
+	op->token = ++op->p->next_token;
+	op->cell->backend->observe(op->cell, op->token);
+}
+
+static void on_again(void *ud)
+{
+	struct operation *op = ud;
+
+	loop_source_clear(&op->again);
+	observe(op);
+}
+
+static void look_again(struct operation *op, uint64_t ms)
+{
+	loop_source_clear(&op->again);
+	op->again = loop_timer(op->p->loop, "observe", ms, on_again, op);
+}
+
+/* A cell that is to go. */
+static void observed_going(struct operation *op, const struct observation *o, const struct phi_error *e)
+{
+	if (e != NULL || o->presence != CELL_ABSENT) {
+		look_again(op, e != NULL ? 5 * AGAIN_MS : AGAIN_MS);
+		return;
+	}
+	killpoint(word(op), "observed");
+	op->seen_gone = true;
+	operation_commit(op);
+}
+
+/* The end's words where neither keeper nor hypervisor gave any. */
+static void say_end(struct cell *c, const char *reason, int code)
+{
+	if (c->ended)
+		return;
+	c->ended = true;
+	c->end = (struct cell_end){.code = code};
+	snprintf(c->end.reason, sizeof(c->end.reason), "%s", reason);
+}
+
+static bool reached(const struct operation *op, const struct observation *o)
+{
+	switch (op->verb) {
+	case VERB_CREATE:
+		return o->presence == CELL_CREATED;
+	case VERB_START: /* a guest may end before anybody looks: it was started all the same */
+		return o->presence != CELL_CREATED && (o->presence != CELL_ABSENT || op->cell->ended || !op->resuming);
+	case VERB_PAUSE:
+		return o->presence == CELL_PAUSED;
+	case VERB_RESUME:
+		return o->presence == CELL_RUNNING;
+	default:
+		return false;
+	}
+}
+
+void cell_observed(struct cell *c, uint64_t token, const struct observation *o, const struct phi_error *e)
+{
+	struct operation *op = c->op;
+	struct phi_error wrong;
+
+	if (op == NULL || op->token != token || op->step != OP_OBSERVE)
+		return;
+	if (op->resuming && op->verb == VERB_END) { /* a look after a start of phid: is it still there? */
+		if (e != NULL) {
+			look_again(op, 200);
+			return;
+		}
+		op->resuming = false;
+		if (o->presence == CELL_ABSENT || o->presence == CELL_ENDED) {
+			if (o->presence == CELL_ENDED && !c->ended) {
+				c->ended = true;
+				c->end = o->end;
+			}
+			say_end(c, "lost", 137);
+			act(op);
+		} else {
+			operation_free(op);
+			operation_watch(the_phid, c);
+		}
+		return;
+	}
+	if (operation_destroys(op)) {
+		observed_going(op, o, e);
+		return;
+	}
+	if (e != NULL) {
+		operation_fail(op, e);
+		return;
+	}
+	if (o->presence == CELL_ENDED && !c->ended) {
+		c->ended = true;
+		c->end = o->end;
+	}
+	if (reached(op, o)) {
+		killpoint(word(op), "observed");
+		operation_commit(op);
+	} else if (op->resuming && op->verb != VERB_CREATE && o->presence != CELL_ABSENT) {
+		op->resuming = false; /* the step is run once more */
+		act(op);
+	} else {
+		static const char *const shown[] = {"absent", "created", "running", "paused", "ended"};
+
+		phi_error_set(&wrong, PHI_BACKEND, EIO, "",
+			      "after %s the hypervisor shows the cell as %s%s%s", word(op), shown[o->presence],
+			      c->ended && c->end.detail[0] ? ": " : "", c->ended ? c->end.detail : "");
+		operation_fail(op, &wrong);
+	}
+}
+
+/* Fails the operation: a create is undone, the others leave the container as it is, a destroy that did not come
+ * about quarantines its units. */
+void operation_fail(struct operation *op, const struct phi_error *e)
+{
+	struct phi_error error = *e;
+
+	loop_source_clear(&op->deadline);
+	loop_source_clear(&op->again);
+	if (op->step == OP_ASK) { /* nothing was to change, so there is nothing to record */
+		struct waiter *w = PHI_TAKE(op->waiters);
+
+		operation_free(op);
+		waiter_reply(w, 0, &error, NULL);
+		return;
+	}
+	if (op->error.code == PHI_OK)
+		op->error = error;
+	op->token = ++op->p->next_token;
+	if (op->verb == VERB_CREATE && !op->failing) {
+		op->failing = true;
+		arm(op);
+		act(op);
+		return;
+	}
+	operation_commit(op);
+}
+
+/* ---- what happens by itself ---- */
+
+void cell_ended(struct cell *c, const struct cell_end *end)
+{
+	struct phid *p = the_phid;
+	struct operation *op = c->op;
+	struct phi_error e;
+
+	if (!c->ended) {
+		c->ended = true;
+		c->end = *end;
+	}
+	if (op == NULL) {
+		op = operation_new(p, c, VERB_END, NULL);
+		operation_go(op);
+		return;
+	}
+	if (op->step == OP_ASK) {
+		struct waiter *w = PHI_TAKE(op->waiters);
+
+		operation_free(op);
+		waiter_reply(w, 200, NULL, NULL);
+		cell_ended(c, &c->end);
+		return;
+	}
+	if (op->step != OP_ACT && op->step != OP_OBSERVE)
+		return; /* looked at when the step is done */
+	if (operation_destroys(op) || op->verb == VERB_START) {
+		loop_source_clear(&op->again);
+		observe(op);
+		return;
+	}
+	phi_error_set(&e, PHI_BACKEND, EIO, "", "the guest ended during %s: %s%s%s", word(op), c->end.reason,
+		      c->end.detail[0] ? ": " : "", c->end.detail);
+	operation_fail(op, &e);
+}
+
+static void on_watch(void *ud)
+{
+	struct cell *c = ud;
+	struct phid *p = the_phid;
+
+	loop_source_clear(&c->watch);
+	if (c->keeper != NULL)
+		return;
+	if (cell_lock_held(c)) {
+		operation_watch(p, c); /* it is there and will connect */
+		return;
+	}
+	if (c->backend->can & CELL_IS_PROCESS) {
+		_clean_free_ char *text = cell_exit_text(p, c->row);
+		struct cell_end end = {.code = 137, .reason = "keeper-lost"};
+		int wstatus = 0, code = 137, killed = 0;
+
+		if (text != NULL && sscanf(text, "phid-exit 1\nwstatus %d\ncode %d\nkilled %d", &wstatus, &code, &killed) == 3)
+			c->backend->explain(c, wstatus, killed != 0, code, text, &end);
+		cell_ended(c, &end);
+		return;
+	}
+	if (c->spec.keeper_lost == KEEPER_LOST_STOP && c->op == NULL) {
+		struct operation *op = operation_new(p, c, VERB_KILL, NULL);
+
+		op->signal = 9;
+		op->reason = "keeper-lost";
+		operation_go(op);
+	} else if (c->op != NULL) {
+		operation_watch(p, c);
+	}
+}
+
+void operation_watch(struct phid *p, struct cell *c)
+{
+	if (c->watch == NULL && c->keeper == NULL)
+		c->watch = loop_timer(p->loop, "watch", 50, on_watch, c);
+}
+
+void operation_keeper_left(struct cell *c)
+{
+	if (c->op != NULL && c->op->verb == VERB_CREATE && !c->op->failing && c->op->step == OP_ACT) {
+		struct phi_error e;
+
+		phi_error_set(&e, PHI_BACKEND, ECONNRESET, "", "the keeper ended while the cell was made");
+		operation_fail(c->op, &e);
+		return;
+	}
+	operation_watch(the_phid, c);
+}
+
+void operation_undo(struct phid *p, struct cell *c)
+{
+	struct operation *op;
+
+	if (c->op != NULL && operation_destroys(c->op))
+		return;
+	log_info(c->id, "its creator went away before it was told; it is undone");
+	if (c->op != NULL)
+		operation_supersede(c->op);
+	op = operation_new(p, c, VERB_DELETE_FORCE, NULL);
+	operation_go(op);
+}
+
+/* ---- after a start ---- */
+
+void operation_resume(struct phid *p, struct cell *c, const struct container *row)
+{
+	bool process = c->backend->can & CELL_IS_PROCESS;
+	enum container_verb verb = row->state == STATE_CREATING ? VERB_CREATE : row->op < VERB_MAX ? row->op : VERB_END;
+	struct operation *op;
+
+	if (process && !cell_lock_held(c)) {
+		if (verb == VERB_CREATE) {
+			op = operation_new(p, c, VERB_CREATE, NULL);
+			op->uid = row->op_uid;
+			op->failing = op->resuming = true;
+			phi_error_set(&op->error, PHI_INTERNAL, 0, "", "phid was started anew before the cell was made");
+			operation_go(op);
+		} else {
+			on_watch(c); /* reads the exit file */
+		}
+		return;
+	}
+	if (process && verb == VERB_END) { /* running on, as it should */
+		operation_watch(p, c);
+		return;
+	}
+	op = operation_new(p, c, verb, NULL);
+	op->resuming = true;
+	op->uid = row->op_uid;
+	op->key = row->op_key ? strdup(row->op_key) : NULL;
+	if (verb == VERB_END) {
+		arm(op);
+		observe(op);
+	} else {
+		operation_go(op);
+	}
+}

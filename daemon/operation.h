@@ -1,0 +1,78 @@
+/* What is under way on one container: the steps of a verb, each begun, observed and committed. One at a time a
+ * container. See ARCHITECTURE.md, "The life of a request". */
+#pragma once
+
+#include "alloc.h"
+#include "phid.h"
+
+/* How a caller hears of the outcome. Called once, on the loop. e NULL: done, with the HTTP status. */
+struct waiter {
+	struct waiter *next;
+	void (*reply)(void *ud, int status, const struct phi_error *e, const struct alloc_refusal *refusal);
+	void *ud;
+};
+
+struct operation {
+	struct phid *p;
+	struct cell *cell;
+	enum container_verb verb;
+	enum op_step {
+		OP_KEEPER,  /* waits for the keeper */
+		OP_DIR,	    /* the cell's directory is made */
+		OP_ACT,
+		OP_OBSERVE,
+		OP_COMMIT,
+		OP_ASK,	    /* the guest is asked to power down; nothing changes */
+	} step;
+	bool resuming, failing; /* taken up after a start of phid; being undone */
+	uint64_t token;
+	struct loop_source *deadline, *again;
+	struct waiter *waiters;
+	struct phi_error error;
+	int64_t uid;
+	char *key;
+	char request[80];
+	int signal; /* of kill */
+	const char *reason; /* of kill, where it is not "killed" */
+	bool detached;	    /* superseded: another operation has the cell */
+	bool seen_gone;	    /* observe showed no cell: the units may be released */
+	bool quarantine;    /* the cell was to go and was not seen gone in time */
+	int status;	    /* HTTP, of a good outcome */
+};
+
+/* cells.c */
+struct cell *cell_of_incarnation(struct phid *p, const char *incarnation);
+
+/* Makes the operation the cell's; NULL if there is one already. waiter may be NULL (it is taken over). */
+struct operation *operation_new(struct phid *p, struct cell *c, enum container_verb verb, struct waiter *waiter);
+void operation_go(struct operation *op);
+/* Asks the guest to power down; nothing else changes, and that is the outcome. */
+void operation_ask(struct operation *op);
+/* Ends it at once with an error to its callers and no change; a forced delete comes in its place. */
+void operation_supersede(struct operation *op);
+void operation_join(struct operation *op, struct waiter *w);
+/* Takes up what the database says was begun, after a start. done(p) when it is decided. */
+void operation_resume(struct phid *p, struct cell *c, const struct container *row);
+void operation_fail(struct operation *op, const struct phi_error *e);
+
+/* From the keepers. */
+void operation_keeper_came(struct phid *p, struct cell *c);
+void operation_keeper_left(struct cell *c);
+/* The creator died before it heard: the container goes, whatever it does. */
+void operation_undo(struct phid *p, struct cell *c);
+/* Looks every now and then whether a cell without a keeper is still there. */
+void operation_watch(struct phid *p, struct cell *c);
+
+/* commit.c: the transaction that ends an operation. */
+void operation_commit(struct operation *op);
+void operation_free(struct operation *op);
+/* Is the cell to be gone in the end? */
+bool operation_destroys(const struct operation *op);
+void waiter_reply(struct waiter *w, int status, const struct phi_error *e, const struct alloc_refusal *r);
+
+/* unit.c: keepers as transient services of systemd. */
+bool unit_wanted(void);
+int unit_start(struct phid *p, const struct cell *c, char *const argv[], struct phi_error *e);
+
+/* waits.c */
+void phid_changed(struct phid *p);

@@ -1,0 +1,89 @@
+/* The daemon's one struct, and the calls between its parts. No other state is global but what a backend keeps. */
+#pragma once
+
+#include "backend.h"
+#include "cpuset.h"
+#include "lifecycle.h"
+#include "platform.h"
+#include "store.h"
+
+#include <stdbool.h>
+
+struct batch;
+struct http;
+struct jobs;
+struct keepers;
+struct loop;
+
+struct config {
+	char *file, *socket, *state_dir, *runtime_dir, *platform, *keeper;
+	const char *backends[8]; /* names, in order of preference */
+	size_t n_backends;
+	int log_level; /* syslog's */
+	int64_t action_timeout_ms;
+	int64_t vm_uid_base;
+	bool check_only;
+};
+
+struct phid {
+	struct config config;
+	struct platform platform;
+	struct loop *loop;
+	struct store *store;
+	struct batch *batch;
+	struct jobs *jobs;
+	struct http *http;
+	struct keepers *keepers;
+	const struct backend *backends[8];
+	size_t n_backends;
+	struct cell *cells[1024]; /* by row, chained */
+	char boot_id[PHI_UUID_LEN + 1];
+	const char *store_note;
+	uint64_t next_token;
+	struct loop_source *changed; /* idle: records changed, look who waits */
+	struct wait *waits;
+	bool ready, stopping;
+};
+
+/* config.c: command line and file. Answers 0, 1 to exit well (--version), or negative. */
+int config_read(struct config *c, int argc, char **argv, struct phi_error *e);
+void config_free(struct config *c);
+
+/* host.c: what the running machine has. */
+int host_discover(struct platform *p, const char *file, struct phi_error *e);
+void host_boot_id(char ret[PHI_UUID_LEN + 1]);
+void host_uuid(char ret[PHI_UUID_LEN + 1]);
+/* phid itself moves to the host's CPUs; *ret is where emulators run. */
+void host_stay(const struct platform *p, struct cpuset *ret);
+struct json *host_to_json(const struct phid *p);
+
+/* cells.c: handles of living cells, and their directories. */
+struct cell *cell_new(struct phid *p, const struct container *c, struct phi_error *e);
+void cell_free(struct phid *p, struct cell *c);
+struct cell *cell_of_row(struct phid *p, int64_t row);
+/* <state_dir>/cells/<row>/<file> ("" for the directory). */
+void cell_path(const struct phid *p, int64_t row, const char *file, char *ret, size_t size);
+/* Makes directory, lock and console file; blocking, for a job. */
+int cell_dir_make(const char *dir, uid_t uid, gid_t gid, uint64_t log_size, struct phi_error *e);
+void cell_dir_remove(struct phid *p, int64_t row); /* in a job */
+/* The text of the exit file, or NULL. */
+char *cell_exit_text(const struct phid *p, int64_t row);
+const struct backend *backend_find(const struct phid *p, const char *name);
+extern struct phid *the_phid; /* for the calls of backends, which carry no daemon */
+
+/* kill points, for the crash tests: dies by SIGKILL where PHID_KILL_AT names the point; see killpoint.c. */
+#ifdef PHID_TEST_HOOKS
+void killpoint(const char *verb, const char *step);
+bool fault(const char *name);
+#else
+static inline void killpoint(const char *verb, const char *step)
+{
+	(void)verb;
+	(void)step;
+}
+static inline bool fault(const char *name)
+{
+	(void)name;
+	return false;
+}
+#endif

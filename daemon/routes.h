@@ -1,0 +1,22 @@
+/* What routes.c and waits.c share. */
+#pragma once
+
+#include "alloc.h"
+#include "http.h"
+#include "phid.h"
+
+void reply_json(struct request *r, int status, char *text); /* takes text */
+void reply_problem(struct request *r, const struct phi_error *e, const struct alloc_refusal *refusal);
+int query_number(struct request *r, const char *name, int64_t min, int64_t max, int64_t absent, int64_t *ret,
+		 struct phi_error *e);
+bool find_container(struct phid *p, struct request *r, const char *id, struct container *c);
+
+/* waits.c: what is answered when something happens. */
+void get_wait(struct phid *p, struct request *r, const char *id);
+void get_console(struct phid *p, struct request *r, const char *id);
+void get_events(struct phid *p, struct request *r, const char *id);
+/* Records changed: looks who waits for that, when the loop is idle. */
+void phid_changed(struct phid *p);
+/* Streams end at their next read; before http_free. Then, behind it, waits_free. */
+void waits_end(struct phid *p);
+void waits_free(struct phid *p);

@@ -1,0 +1,358 @@
+/* Opening the database, its schema, its transactions. See store.h. */
+#include "store_sql.h"
+
+#include "clean.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define APPLICATION_ID 0x70686964 /* "phid" */
+
+extern const char schema_001[], schema_001_end[]; /* schema/001-base.sql, by embed.c */
+
+/* Numbered migrations; user_version is the number of those that were applied. */
+static const struct {
+	const char *sql, *end;
+} migrations[] = {
+	{schema_001, schema_001_end},
+};
+
+static int sql_error(sqlite3 *db, struct phi_error *e)
+{
+	return phi_error_set(e, PHI_STORAGE, EIO, "", "SQLite: %s (%d)", sqlite3_errmsg(db), sqlite3_extended_errcode(db));
+}
+
+sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, ...)
+{
+	sqlite3_stmt *st;
+	va_list ap;
+	size_t i = 0;
+
+	while (i < STORE_STATEMENTS_MAX && s->cache[side][i].sql != NULL && s->cache[side][i].sql != sql)
+		i++;
+	if (i == STORE_STATEMENTS_MAX)
+		abort(); /* a statement was added without room for it */
+	if (s->cache[side][i].sql == NULL) {
+		if (sqlite3_prepare_v3(s->db[side], sql, -1, SQLITE_PREPARE_PERSISTENT, &s->cache[side][i].stmt, NULL) !=
+		    SQLITE_OK) {
+			sql_error(s->db[side], e);
+			return NULL;
+		}
+		s->cache[side][i].sql = sql;
+	}
+	st = s->cache[side][i].stmt;
+	va_start(ap, types);
+	for (int n = 1; types[n - 1] != '\0'; n++) {
+		if (types[n - 1] == 'i')
+			sqlite3_bind_int64(st, n, va_arg(ap, int64_t));
+		else
+			sqlite3_bind_text(st, n, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+	}
+	va_end(ap);
+	return st;
+}
+
+int sql_step(sqlite3_stmt *st, struct phi_error *e)
+{
+	int rc = sqlite3_step(st);
+
+	if (rc == SQLITE_ROW)
+		return 1;
+	if (rc == SQLITE_DONE)
+		return 0;
+	if ((rc & 0xff) == SQLITE_CONSTRAINT) /* the schema refused what the code above let through */
+		return phi_error_set(e, PHI_INTERNAL, EEXIST, "", "the database refused it: %s",
+				     sqlite3_errmsg(sqlite3_db_handle(st)));
+	return sql_error(sqlite3_db_handle(st), e);
+}
+
+void sql_end(sqlite3_stmt *st)
+{
+	if (st == NULL)
+		return;
+	sqlite3_reset(st);
+	sqlite3_clear_bindings(st);
+}
+
+int sql_run(struct store *s, struct phi_error *e, const char *sql, const char *types, ...)
+{
+	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, e, sql, "");
+	va_list ap;
+	int r;
+
+	if (st == NULL)
+		return -EIO;
+	va_start(ap, types);
+	for (int n = 1; types[n - 1] != '\0'; n++) {
+		if (types[n - 1] == 'i')
+			sqlite3_bind_int64(st, n, va_arg(ap, int64_t));
+		else
+			sqlite3_bind_text(st, n, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+	}
+	va_end(ap);
+	r = sql_step(st, e);
+	sql_end(st);
+	return r < 0 ? r : 0;
+}
+
+int64_t sql_int(struct store *s, enum store_side side, const char *sql)
+{
+	sqlite3_stmt *st = sql_begin(s, side, NULL, sql, "");
+	int64_t v = 0;
+
+	if (st != NULL && sqlite3_step(st) == SQLITE_ROW)
+		v = sqlite3_column_int64(st, 0);
+	sql_end(st);
+	return v;
+}
+
+const char *sql_text(sqlite3_stmt *st, int column)
+{
+	const char *t = (const char *)sqlite3_column_text(st, column);
+
+	return t ? t : "";
+}
+
+void store_now(char ret[32])
+{
+	struct timespec t;
+	struct tm tm;
+	size_t n;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	gmtime_r(&t.tv_sec, &tm);
+	n = strftime(ret, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+	snprintf(ret + n, 32 - n, ".%03ldZ", t.tv_nsec / 1000000);
+}
+
+/* ---- opening ---- */
+
+static int migrate(sqlite3 *db, struct phi_error *e)
+{
+	sqlite3_stmt *st;
+	int version = 0, app = 0;
+	char pragma[80];
+
+	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)",
+			       -1, &st, NULL) != SQLITE_OK)
+		return sql_error(db, e);
+	if (sqlite3_step(st) == SQLITE_ROW) {
+		version = sqlite3_column_int(st, 0);
+		app = sqlite3_column_int(st, 1);
+	}
+	sqlite3_finalize(st);
+	if (version > (int)PHI_COUNT(migrations))
+		return phi_error_set(e, PHI_STORAGE, EPROTO, "", "the schema has version %d, this phid knows %zu", version,
+				     PHI_COUNT(migrations));
+	if (version > 0 && app != APPLICATION_ID)
+		return phi_error_set(e, PHI_STORAGE, EBADMSG, "", "this is not a database of phid");
+	for (; version < (int)PHI_COUNT(migrations); version++) {
+		_clean_free_ char *sql = strndup(migrations[version].sql,
+						 (size_t)(migrations[version].end - migrations[version].sql));
+
+		snprintf(pragma, sizeof(pragma), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+			 APPLICATION_ID, version + 1);
+		if (sql == NULL || sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
+		    sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK ||
+		    sqlite3_exec(db, pragma, NULL, NULL, NULL) != SQLITE_OK) {
+			sql_error(db, e);
+			sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+			return -EIO;
+		}
+	}
+	return 0;
+}
+
+static int open_db(const char *path, int flags, sqlite3 **ret, struct phi_error *e)
+{
+	static const char pragmas[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+				      "PRAGMA busy_timeout = 2000; PRAGMA wal_autocheckpoint = 1000;"
+				      "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON";
+	sqlite3 *db;
+
+	if (sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
+	    sqlite3_exec(db, pragmas, NULL, NULL, NULL) != SQLITE_OK) {
+		sql_error(db, e);
+		sqlite3_close(db);
+		return -EIO;
+	}
+	*ret = db;
+	return 0;
+}
+
+static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
+{
+	sqlite3 *db = NULL;
+	sqlite3_stmt *st = NULL;
+	bool whole = false;
+	int r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
+
+	if (r < 0)
+		return r;
+	if (sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
+		whole = strcmp((const char *)sqlite3_column_text(st, 0), "ok") == 0;
+	sqlite3_finalize(st);
+	r = whole ? migrate(db, e) : phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged");
+	if (r < 0) {
+		sqlite3_close(db);
+		return r;
+	}
+	*ret = db;
+	return 0;
+}
+
+/* Renames phid.db and its companions so that nothing of them is lost. */
+static void set_aside(const char *dir, const char *why)
+{
+	static const char *const parts[] = {"", "-wal", "-shm"};
+	char from[PHI_PATH_MAX + 64], to[PHI_PATH_MAX + 64];
+	long long now = (long long)time(NULL);
+
+	for (size_t i = 0; i < PHI_COUNT(parts); i++) {
+		snprintf(from, sizeof(from), "%s/phid.db%s", dir, parts[i]);
+		snprintf(to, sizeof(to), "%s/phid.db.%s-%lld%s", dir, why, now, parts[i]);
+		if (rename(from, to) < 0 && i == 0)
+			return;
+	}
+}
+
+static void *commit_main(void *arg)
+{
+	struct store *s = arg;
+	const uint64_t one = 1;
+
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		while (!s->commit_asked && !s->quit)
+			pthread_cond_wait(&s->wake, &s->lock);
+		if (!s->commit_asked)
+			break;
+		pthread_mutex_unlock(&s->lock);
+		s->commit_rc = sqlite3_exec(s->db[STORE_WRITE], "COMMIT", NULL, NULL, NULL);
+		if (s->commit_rc != SQLITE_OK) {
+			snprintf(s->commit_message, sizeof(s->commit_message), "%s", sqlite3_errmsg(s->db[STORE_WRITE]));
+			if (!sqlite3_get_autocommit(s->db[STORE_WRITE]))
+				sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
+		}
+		pthread_mutex_lock(&s->lock);
+		s->commit_asked = false;
+		if (write(s->done_fd, &one, sizeof(one)) < 0)
+			abort();
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+int store_open(const char *dir, struct store **ret, const char **ret_note, struct phi_error *e)
+{
+	char path[PHI_PATH_MAX + 16];
+	struct store *s;
+	int r;
+
+	*ret_note = NULL;
+	s = calloc(1, sizeof(*s));
+	if (s == NULL)
+		abort();
+	s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->wake, NULL);
+	snprintf(path, sizeof(path), "%s/phid.db", dir);
+	r = open_and_check(path, &s->db[STORE_WRITE], e);
+	if (r < 0 && access(path, F_OK) == 0) {
+		bool newer = r == -EPROTO;
+
+		set_aside(dir, newer ? "newer" : "damaged");
+		*ret_note = newer ? "the database has a newer schema; it was set aside and a new one begun"
+				  : "the database is damaged; it was set aside and a new one begun";
+		r = open_and_check(path, &s->db[STORE_WRITE], e);
+	}
+	if (r == 0)
+		r = open_db(path, SQLITE_OPEN_READONLY, &s->db[STORE_READ], e);
+	if (r == 0 && pthread_create(&s->thread, NULL, commit_main, s) != 0)
+		r = phi_error_set(e, PHI_INTERNAL, errno, "", "cannot start the commit thread");
+	if (r < 0) {
+		sqlite3_close(s->db[STORE_WRITE]);
+		sqlite3_close(s->db[STORE_READ]);
+		close(s->done_fd);
+		free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+void store_close(struct store *s)
+{
+	if (s == NULL)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	pthread_cond_signal(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+	for (int side = 0; side < 2; side++) {
+		for (size_t i = 0; i < STORE_STATEMENTS_MAX; i++)
+			sqlite3_finalize(s->cache[side][i].stmt);
+		sqlite3_close(s->db[side]);
+	}
+	close(s->done_fd);
+	free(s);
+}
+
+/* ---- transactions ---- */
+
+int store_begin(struct store *s, struct phi_error *e)
+{
+	return sql_run(s, e, "BEGIN IMMEDIATE", "");
+}
+
+int store_save(struct store *s, struct phi_error *e)
+{
+	return sql_run(s, e, "SAVEPOINT one", "");
+}
+
+void store_release(struct store *s)
+{
+	sql_run(s, NULL, "RELEASE one", "");
+}
+
+void store_rollback_to(struct store *s)
+{
+	sql_run(s, NULL, "ROLLBACK TO one", "");
+	sql_run(s, NULL, "RELEASE one", "");
+}
+
+void store_rollback(struct store *s)
+{
+	sql_run(s, NULL, "ROLLBACK", "");
+}
+
+void store_commit_start(struct store *s)
+{
+	pthread_mutex_lock(&s->lock);
+	s->commit_asked = true;
+	pthread_cond_signal(&s->wake);
+	pthread_mutex_unlock(&s->lock);
+}
+
+int store_commit_fd(const struct store *s)
+{
+	return s->done_fd;
+}
+
+int store_commit_result(struct store *s, struct phi_error *e)
+{
+	uint64_t n;
+
+	if (read(s->done_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+		abort();
+	if (s->commit_rc == SQLITE_OK)
+		return 0;
+	return phi_error_set(e, PHI_STORAGE, EIO, "", "the database could not be written: %s", s->commit_message);
+}

@@ -1,0 +1,117 @@
+/* The database: the only file (with store_rows.c, store_vector.c) that speaks SQL. Two connections: one writes, one
+ * reads. A batch of mutations is one transaction; its COMMIT runs on a thread of the store's own, so that the loop
+ * never waits for a disk. Between hand-off and completion nobody touches the write connection. */
+#pragma once
+
+#include "alloc.h"
+#include "cpuset.h"
+#include "error.h"
+#include "lifecycle.h"
+#include "limits.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct json;
+struct store;
+struct platform;
+
+/* Opens or makes DIR/phid.db. A damaged file is kept as phid.db.damaged-<time>, one with a newer schema as
+ * phid.db.newer-<time>, and a fresh one is begun; *ret_note then says so in a sentence (static, else NULL). */
+int store_open(const char *dir, struct store **ret, const char **ret_note, struct phi_error *e);
+void store_close(struct store *s);
+
+/* --- a batch: begin, mutations each between save and release or rollback, then commit on the thread --- */
+int store_begin(struct store *s, struct phi_error *e);
+int store_save(struct store *s, struct phi_error *e);
+void store_release(struct store *s);
+void store_rollback_to(struct store *s);
+void store_rollback(struct store *s);
+/* Begins COMMIT; store_commit_fd gets readable when it is done, then store_commit_result answers. */
+void store_commit_start(struct store *s);
+int store_commit_fd(const struct store *s);
+int store_commit_result(struct store *s, struct phi_error *e);
+
+/* --- containers --- */
+struct container {
+	int64_t row, generation;
+	char id[PHI_ID_MAX + 1], incarnation[PHI_UUID_LEN + 1];
+	enum container_state state;
+	enum container_verb op; /* VERB_MAX: none */
+	int64_t op_uid;
+	char *op_key;
+	char backend[16];
+	char *spec, *payload, *cell, *exit, *bundle, *oci_id, *oci_root, *annotations;
+	uid_t owner_uid;
+	gid_t owner_gid;
+	bool keeper_by_phid;
+	pid_t keeper_pid;
+	uint64_t keeper_start;
+	char boot_id[PHI_UUID_LEN + 1];
+	char created_at[32], started_at[32], stopped_at[32];
+};
+void container_done(struct container *c); /* frees what it holds */
+#define _clean_container_ _clean_(container_done)
+
+/* From which connection a read is made: inside of a batch from the writing one, else from the reading one. */
+enum store_side { STORE_WRITE, STORE_READ };
+
+/* -ENOENT with PHI_NOT_FOUND if there is none. *c must be zeroed. */
+int store_container_by_id(struct store *s, enum store_side side, const char *id, struct container *c, struct phi_error *e);
+int store_container_by_row(struct store *s, enum store_side side, int64_t row, struct container *c, struct phi_error *e);
+int store_container_by_incarnation(struct store *s, enum store_side side, const char *incarnation, struct container *c,
+				   struct phi_error *e);
+/* Calls each for containers in id order behind `after`, at most limit; state or backend NULL: any. */
+int store_containers(struct store *s, enum store_side side, const char *state, const char *backend, const char *after,
+		     unsigned limit, void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e);
+int64_t store_containers_count(struct store *s, enum store_side side);
+/* Inserts with op create and state creating; fills row, generation and created_at. */
+int store_container_insert(struct store *s, struct container *c, struct phi_error *e);
+/* Writes state, op, cell, exit, keeper and times back; generation goes up by one. */
+int store_container_update(struct store *s, struct container *c, struct phi_error *e);
+int store_container_delete(struct store *s, int64_t row, struct phi_error *e);
+
+/* --- the vector --- */
+int store_pools_write(struct store *s, const struct platform *p, struct phi_error *e);
+int64_t store_generation(struct store *s, enum store_side side);
+/* Fills in who owns what: marks the view's CPUs, appends its grants. */
+int store_vector_read(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e);
+int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g, struct phi_error *e);
+int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e);
+int store_grant_release(struct store *s, int64_t row, struct phi_error *e);
+int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e);
+int store_observed_clear(struct store *s, const char *backend, struct phi_error *e);
+int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
+			  struct phi_error *e);
+
+/* --- events --- */
+struct event {
+	int64_t seq;
+	const char *at, *type, *container, *incarnation, *detail;
+};
+/* detail: JSON object text, or NULL. */
+int store_event_insert(struct store *s, const char *type, const char *container, const char *incarnation,
+		       const char *detail, struct phi_error *e);
+/* Events behind `after`; -ENOENT with PHI_GONE if some behind it are no longer kept. */
+int store_events(struct store *s, int64_t after, unsigned limit, void (*each)(void *ud, const struct event *ev),
+		 void *ud, struct phi_error *e);
+int64_t store_events_last(struct store *s, enum store_side side);
+
+/* --- idempotency keys --- */
+struct idempotency {
+	char request[80], incarnation[PHI_UUID_LEN + 1];
+	int status; /* 0: still running */
+	char *problem;
+};
+/* -ENOENT if the key is new. */
+int store_key_get(struct store *s, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e);
+int store_key_insert(struct store *s, uid_t uid, const char *key, const char *request, const char *incarnation,
+		     struct phi_error *e);
+int store_key_outcome(struct store *s, int64_t uid, const char *key, int status, const char *problem,
+		      struct phi_error *e);
+/* Forgets keys that are older than a day. */
+int store_keys_prune(struct store *s, struct phi_error *e);
+
+/* RFC 3339 UTC with milliseconds. */
+void store_now(char ret[32]);

@@ -1,0 +1,35 @@
+/* The store's own innards: connections, prepared statements, errors. Only the store's files include this. */
+#pragma once
+
+#include "store.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+
+#define STORE_STATEMENTS_MAX 96
+
+struct store {
+	sqlite3 *db[2]; /* by enum store_side */
+	struct {
+		const char *sql; /* the literal's address is the key */
+		sqlite3_stmt *stmt;
+	} cache[2][STORE_STATEMENTS_MAX];
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake;
+	bool commit_asked, quit;
+	int commit_rc, done_fd;
+	char commit_message[200];
+};
+
+/* A ready statement with its arguments bound: one of "itnb"... per argument: i int64_t, t const char * (NULL is
+ * NULL), n nothing (NULL). NULL with the error set if it cannot be prepared. Reset it with sql_end. */
+sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, ...);
+/* SQLITE_ROW 1, SQLITE_DONE 0, else the negative errno with the error set. */
+int sql_step(sqlite3_stmt *st, struct phi_error *e);
+void sql_end(sqlite3_stmt *st);
+/* begin, one step, end. */
+int sql_run(struct store *s, struct phi_error *e, const char *sql, const char *types, ...);
+int64_t sql_int(struct store *s, enum store_side side, const char *sql);
+/* A column as text, never NULL. */
+const char *sql_text(sqlite3_stmt *st, int column);

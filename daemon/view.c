@@ -1,0 +1,224 @@
+/* Documents from records. See view.h and api/openapi.yaml. */
+#include "view.h"
+
+#include "clean.h"
+#include "json.h"
+#include "keepers.h"
+#include "loop.h"
+#include "operation.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+static const char *or_null(const char *s)
+{
+	return s[0] != '\0' ? s : NULL;
+}
+
+void view_container_into(struct phid *p, const struct container *c, struct json *j)
+{
+	_clean_json_ struct json *spec = NULL;
+	struct cell *cell = cell_of_row(p, c->row);
+	struct json *o;
+
+	json_parse(c->spec, strlen(c->spec), &spec, NULL);
+	json_add_string(j, "id", c->id);
+	json_add_string(j, "name", json_get_string(spec, "name") ? json_get_string(spec, "name")
+				   : c->oci_id			 ? c->oci_id
+								 : c->id);
+	json_add_string(j, "incarnation", c->incarnation);
+	json_add_integer(j, "generation", c->generation);
+	json_add_string(j, "state", lifecycle_states[c->state]);
+	json_add_string(j, "operation", cell != NULL && cell->op != NULL ? lifecycle_verbs[cell->op->verb] : NULL);
+	json_add_string(j, "backend", c->backend);
+	json_add_raw(j, "spec", c->spec);
+	json_add_raw(j, "payload", c->payload);
+	json_add_raw(j, "cell", c->cell);
+	o = json_add_object(j, "keeper");
+	if (c->keeper_pid > 0 && c->state != STATE_STOPPED)
+		json_add_integer(o, "pid", c->keeper_pid);
+	else
+		json_add_null(o, "pid");
+	json_add_raw(j, "exit", c->exit);
+	json_add_string(j, "bundle", c->bundle);
+	if (c->oci_id != NULL) {
+		o = json_add_object(j, "oci");
+		json_add_string(o, "id", c->oci_id);
+		json_add_string(o, "root", c->oci_root);
+	} else {
+		json_add_null(j, "oci");
+	}
+	o = json_add_object(j, "owner");
+	json_add_integer(o, "uid", c->owner_uid);
+	json_add_integer(o, "gid", c->owner_gid);
+	if (json_get(spec, "labels") != NULL) {
+		_clean_free_ char *labels = json_print(json_get(spec, "labels"));
+
+		json_add_raw(j, "labels", labels);
+	} else {
+		json_add_object(j, "labels");
+	}
+	json_add_raw(j, "annotations", c->annotations);
+	json_add_string(j, "created_at", c->created_at);
+	json_add_string(j, "started_at", or_null(c->started_at));
+	json_add_string(j, "stopped_at", or_null(c->stopped_at));
+}
+
+char *view_container(struct phid *p, const struct container *c)
+{
+	_clean_json_ struct json *j = json_object();
+
+	view_container_into(p, c, j);
+	return json_print(j);
+}
+
+char *view_problem(const struct phi_error *e, const struct alloc_refusal *r)
+{
+	_clean_json_ struct json *j = json_object();
+	char type[64];
+	struct json *list, *o;
+
+	snprintf(type, sizeof(type), "urn:phid:problem:%s", phi_code_name(e->code));
+	json_add_string(j, "type", type);
+	json_add_string(j, "title", phi_code_title(e->code));
+	json_add_integer(j, "status", phi_code_http(e->code));
+	json_add_string(j, "detail", e->detail);
+	json_add_string(j, "code", phi_code_name(e->code));
+	list = json_add_array(j, "errors");
+	if (e->pointer[0] != '\0') {
+		o = json_object();
+		json_add_string(o, "pointer", e->pointer);
+		json_add_string(o, "detail", e->detail);
+		json_add(list, NULL, o);
+	}
+	if (r == NULL || r->kind == NULL)
+		return json_print(j);
+	o = json_add_object(j, "wanted");
+	json_add_integer(o, r->kind, (int64_t)r->wanted);
+	o = json_add_object(j, "free");
+	json_add_integer(o, r->kind, (int64_t)r->available);
+	list = json_add_array(j, "blockers");
+	for (size_t i = 0; i < r->n_blockers; i++) {
+		o = json_object();
+		json_add_string(o, "unit", r->blockers[i].unit);
+		json_add_string(o, "owner", r->blockers[i].owner);
+		json_add(list, NULL, o);
+	}
+	return json_print(j);
+}
+
+static const char *cpu_state(const struct alloc_cpu *c)
+{
+	return c->host ? "host" : c->quarantined ? "quarantined" : c->observed ? "observed" : c->owner[0] ? "granted" : "free";
+}
+
+char *view_allocations(struct phid *p, struct phi_error *e)
+{
+	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&p->platform);
+	_clean_json_ struct json *j = json_object();
+	struct json *list;
+
+	json_add_integer(j, "generation", store_generation(p->store, STORE_READ));
+	if (store_vector_read(p->store, STORE_READ, v, e) < 0)
+		return NULL;
+	list = json_add_array(j, "cpus");
+	for (unsigned i = 0; i < v->n_cpus; i++) {
+		const struct alloc_cpu *c = &v->cpus[i];
+		struct json *o;
+
+		if (!c->exists)
+			continue;
+		o = json_object();
+		json_add_integer(o, "id", i);
+		json_add_string(o, "owner", c->host ? "host" : or_null(c->owner));
+		json_add_string(o, "state", cpu_state(c));
+		json_add(list, NULL, o);
+	}
+	list = json_add_array(j, "memory");
+	for (size_t i = 0; i < v->n_ranges; i++) {
+		const struct alloc_range *r = &v->ranges[i];
+		struct json *o = json_object();
+
+		json_add_string(o, "pool", r->pool);
+		if (r->has_base)
+			json_add_hex(o, "base", r->base);
+		else
+			json_add_null(o, "base");
+		json_add_integer(o, "size", (int64_t)r->size);
+		if (r->has_base && r->colors != UINT64_MAX)
+			json_add_hex(o, "colors", r->colors);
+		else
+			json_add_null(o, "colors");
+		json_add_string(o, "owner", r->owner);
+		json_add(list, NULL, o);
+	}
+	json_add_array(j, "devices");
+	json_add_array(j, "irqs");
+	json_add_array(j, "remote_processors");
+	json_add_array(j, "links");
+	return json_print(j);
+}
+
+char *view_capacity(struct phid *p, struct phi_error *e)
+{
+	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&p->platform);
+	_clean_json_ struct json *j = json_object();
+	const struct platform_pool *pools = p->platform.memory.items;
+	unsigned all, unowned;
+	struct json *o, *list;
+
+	if (store_vector_read(p->store, STORE_READ, v, e) < 0)
+		return NULL;
+	alloc_capacity(v, &all, &unowned);
+	o = json_add_object(j, "cpus");
+	json_add_integer(o, "total", all);
+	json_add_integer(o, "free", unowned);
+	list = json_add_array(j, "memory");
+	for (size_t i = 0; i < p->platform.memory.n; i++) {
+		o = json_object();
+		json_add_string(o, "pool", pools[i].name);
+		json_add_string(o, "kind", platform_pool_kinds[pools[i].kind]);
+		json_add_integer(o, "total", (int64_t)pools[i].size);
+		json_add_integer(o, "free", (int64_t)alloc_pool_free(v, &pools[i]));
+		json_add(list, NULL, o);
+	}
+	return json_print(j);
+}
+
+char *view_health(struct phid *p)
+{
+	_clean_json_ struct json *j = json_object();
+	const char *name;
+	uint64_t us = loop_longest_us(p->loop, &name);
+	struct json *o;
+
+	json_add_string(j, "status", p->store_note != NULL ? "degraded" : "ok");
+	json_add_string(j, "note", p->store_note);
+	o = json_add_object(j, "loop");
+	json_add_integer(o, "longest_us", (int64_t)us);
+	json_add_string(o, "longest_callback", name);
+	json_add_integer(j, "containers", store_containers_count(p->store, STORE_READ));
+	json_add_integer(j, "last_event", store_events_last(p->store, STORE_READ));
+	return json_print(j);
+}
+
+char *view_host(struct phid *p)
+{
+	_clean_json_ struct json *j = host_to_json(p);
+
+	return json_print(j);
+}
+
+char *view_event(const struct event *ev)
+{
+	_clean_json_ struct json *j = json_object();
+
+	json_add_integer(j, "seq", ev->seq);
+	json_add_string(j, "at", ev->at);
+	json_add_string(j, "type", ev->type);
+	json_add_string(j, "container", ev->container);
+	json_add_string(j, "incarnation", ev->incarnation);
+	json_add_raw(j, "detail", ev->detail);
+	return json_print(j);
+}

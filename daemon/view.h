@@ -1,0 +1,14 @@
+/* The documents that the API answers with. */
+#pragma once
+
+#include "alloc.h"
+#include "phid.h"
+
+char *view_container(struct phid *p, const struct container *c); /* malloc'd JSON */
+void view_container_into(struct phid *p, const struct container *c, struct json *to);
+char *view_problem(const struct phi_error *e, const struct alloc_refusal *r);
+char *view_allocations(struct phid *p, struct phi_error *e);
+char *view_capacity(struct phid *p, struct phi_error *e);
+char *view_health(struct phid *p);
+char *view_host(struct phid *p);
+char *view_event(const struct event *ev);
