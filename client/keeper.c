@@ -119,9 +119,15 @@ static void connect_phid(void)
 		tell_undo();
 }
 
-/* From now on only the rest of the console keeps us. */
+/* From now on only the rest of the console keeps us (and a process of ours until it is dead). */
 static void finish(int code)
 {
+	if (k.cell.state == KEEPER_CELL_ALIVE && !k.cell.has_process) {
+		if (k.console.cell >= 0)
+			console_read_cell(&k.console);
+		k.cell.state = KEEPER_CELL_DEAD;
+		phi_close(&k.cell.lock);
+	}
 	k.exit_code = code;
 	k.finishing = true;
 	k.exit_at = now_ms() + KEEPER_ANSWER_MS;

@@ -19,7 +19,9 @@
  * does not hold us. */
 static int open_beneath(int root, const char *path, int flags)
 {
-	struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY),
+	/* With O_PATH nothing is opened, and openat2 takes no other flags. */
+	int more = O_CLOEXEC | (flags & O_PATH ? 0 : O_NONBLOCK | O_NOCTTY);
+	struct open_how how = {.flags = (uint64_t)(unsigned)(flags | more),
 			       .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
 
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));

@@ -31,7 +31,8 @@ static int64_t read_cpu_number(int cpu, const char *file, int64_t absent)
 	char path[128], text[32];
 
 	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, file);
-	return read_small(path, text, sizeof(text)) > 0 && atoll(text) >= 0 ? atoll(text) : absent;
+	/* Where the firmware says nothing, the kernel shows -1, for clusters as an unsigned short. */
+	return read_small(path, text, sizeof(text)) > 0 && atoll(text) >= 0 && atoll(text) < 65535 ? atoll(text) : absent;
 }
 
 static int64_t cpu_node(int cpu)

@@ -428,16 +428,6 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 	return MHD_YES;
 }
 
-static void on_mhd_log(void *ud, const char *format, va_list ap)
-{
-	char text[256];
-
-	(void)ud;
-	vsnprintf(text, sizeof(text), format, ap);
-	text[strcspn(text, "\n")] = '\0';
-	log_debug(NULL, "http: %s", text);
-}
-
 /* ---- beginning and end ---- */
 
 static int bind_socket(const char *path, struct phi_error *e)
@@ -469,9 +459,8 @@ int http_new(struct phid *p, int listen_fd, struct http **ret, struct phi_error 
 		free(h);
 		return -EADDRINUSE;
 	}
-	h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
-				  0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
-				  MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+	h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
+				  0, NULL, NULL, on_request, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
 				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + 16, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S,
 				  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 				  MHD_OPTION_END);

@@ -9,7 +9,7 @@ set -u
 
 here=$(dirname -- "$(readlink -f -- "$0")")
 mkbundle=$here/../mkbundle
-limit_s=120
+limit_s=60
 verbose=${1:-}
 passed=0
 failed=0
@@ -82,8 +82,8 @@ vm_exits() {
 }
 
 vm_stop() {
-    [ -z "$vm_pid" ] && return
-    kill "$vm_pid"
+    [ -n "$vm_pid" ] || return 0
+    kill "$vm_pid" 2>/dev/null
     wait "$vm_pid"
     vm_pid=
 }
@@ -146,6 +146,12 @@ qmp_hears() {
         case $message in *"$1"*) return 0 ;; esac
     done
     return 1
+}
+
+# Before this QEMU sends no events.
+qmp_begin() {
+    qmp qmp_capabilities
+    qmp_hears '"return"'
 }
 
 event_and_exit() {
@@ -238,7 +244,7 @@ hangs() {
         sleep 0.1
     done
     ! read -r -t 0 -u "$out" || return 1
-    qmp qmp_capabilities quit
+    qmp quit
     event_and_exit '"reason": "host-qmp-quit"' 0
 }
 
@@ -274,6 +280,7 @@ test_guest() {
     vm_stop
 
     guest_start
+    qmp_begin
     hears 'phid-guest: ready'
     check 'hang burns, answers nothing, can be quit' hangs
 
@@ -284,12 +291,12 @@ test_guest() {
     check 'exit 127' exits_with 127 255
 
     guest_start
-    qmp qmp_capabilities
+    qmp_begin
     check 'no command line' hears 'phid-guest: ready'
     say crash
     check 'crash is a reset' event_and_exit '"reason": "guest-reset"' 0
     guest_start
-    qmp qmp_capabilities
+    qmp_begin
     say reset
     check 'reset is a reset' event_and_exit '"reason": "guest-reset"' 0
     vm_start -m 16 -kernel "$guest" -append 'echo again'
@@ -301,7 +308,7 @@ test_guest() {
     vm_stop
 
     guest_start
-    qmp qmp_capabilities
+    qmp_begin
     hears 'phid-guest: ready'
     say panic
     check 'panic' event_and_exit '"event": "GUEST_PANICKED"' 0
@@ -324,7 +331,7 @@ linux_start() {
 test_linux() {
     check 'mkbundle linux' "$mkbundle" linux "$tmp/linux"
     linux_start "$tmp/linux"
-    qmp qmp_capabilities
+    qmp_begin
     check 'linux: ready' hears_at_last 'phid-linux: ready'
     # shellcheck disable=SC2016 # for the guest's shell
     check 'linux: runs a line' asks 'echo $((6 * 7)); uname -s' 42 Linux
@@ -333,7 +340,7 @@ test_linux() {
 
     check 'mkbundle linux, command line' "$mkbundle" linux "$tmp/linux2" phid.run=poweroff
     linux_start "$tmp/linux2"
-    qmp qmp_capabilities
+    qmp_begin
     check 'linux: phid.run=poweroff' event_and_exit '"reason": "guest-shutdown"' 0
 }
 
