@@ -49,14 +49,14 @@ bool field_parse_size(const char *text, uint64_t *ret)
 
 bool field_parse_address(const char *text, uint64_t *ret)
 {
-	char *end;
+	size_t digits = text[0] == '0' && text[1] == 'x' ? strspn(text + 2, "0123456789abcdefABCDEF") : 0;
 	unsigned long long v;
 
-	if (text[0] != '0' || text[1] != 'x' || !isxdigit((unsigned char)text[2]))
+	if (digits == 0 || text[2 + digits] != '\0')
 		return false;
 	errno = 0;
-	v = strtoull(text + 2, &end, 16);
-	if (errno != 0 || *end != '\0' || v >= PHI_ADDRESS_MAX)
+	v = strtoull(text + 2, NULL, 16);
+	if (errno != 0 || v >= PHI_ADDRESS_MAX)
 		return false;
 	*ret = v;
 	return true;

@@ -144,6 +144,8 @@ struct cell_process {
 	size_t n_fds;
 };
 bool cell_has_keeper(const struct cell *c);
+/* A listening stream socket `name` in the cell's directory, for the caller to pass on and close; -1 if there is none. */
+int cell_listen(const struct cell *c, const char *name);
 /* Sends the process, or (p NULL) the console of a cell without one (taken over), to the keeper. It answers by spawned
  * for a process. Negative with the error where there is no keeper. */
 int cell_spawn(struct cell *c, const struct cell_process *p, int console, struct phi_error *e);

@@ -5,7 +5,6 @@
 #include "loop.h"
 #include "store.h"
 
-#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -119,23 +118,4 @@ void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struc
 	b->last = &m->next;
 	if (b->running == NULL)
 		loop_arm(b->flush);
-}
-
-void batch_free(struct batch *b)
-{
-	if (b == NULL)
-		return;
-	while (b->running != NULL || b->first != NULL) {
-		if (b->running != NULL) {
-			struct pollfd p = {store_commit_fd(b->store), POLLIN, 0};
-
-			while (poll(&p, 1, -1) < 0)
-				;
-			on_committed(b, EPOLLIN);
-		}
-		on_flush(b);
-	}
-	loop_source_free(b->flush);
-	loop_source_free(b->committed);
-	free(b);
 }

@@ -7,8 +7,6 @@ struct phi_error;
 struct store;
 
 int batch_new(struct loop *l, struct store *s, struct batch **ret);
-/* What is queued is still committed, its `done`s are called. */
-void batch_free(struct batch *b);
 
 /* apply runs on the loop inside the transaction, in a savepoint of its own; a negative answer takes back what it
  * did. done runs on the loop: with NULL once the transaction is durable, else with why not. Both always run, but

@@ -16,8 +16,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 struct phid *the_phid;
 
@@ -141,7 +143,7 @@ int cell_dir_make(const char *dir, uid_t uid, gid_t gid, uint64_t log_size, stru
 
 static void remove_run(void *ud)
 {
-	static const char *const files[] = {"lock", "console", "exit", "exit.new", NULL};
+	static const char *const files[] = {"lock", "console", "exit", "exit.new", "qmp", NULL};
 	char *dir = ud, path[PHI_PATH_MAX];
 
 	for (int i = 0; files[i] != NULL; i++) {
@@ -202,6 +204,24 @@ int cell_control(struct cell *c, const char *text, size_t n)
 	if (c->keeper == NULL)
 		return -ENOTCONN;
 	return keeper_send(c->keeper, &m, sizeof(m), KEEPER_QMP_IN, text, n, NULL, 0);
+}
+
+int cell_listen(const struct cell *c, const char *name)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_clean_close_ int dir = -1, fd = -1;
+	char path[PHI_PATH_MAX];
+
+	cell_path(the_phid, c->row, name, path, sizeof(path));
+	unlink(path);
+	cell_path(the_phid, c->row, "", path, sizeof(path));
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* By the directory's descriptor: a state directory's path may be longer than sun_path. */
+	snprintf(a.sun_path, sizeof(a.sun_path), "/proc/self/fd/%d/%s", dir, name);
+	if (dir < 0 || fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1) < 0)
+		return -1;
+	return PHI_TAKE_FD(fd);
 }
 
 /* Opens directory, lock (and takes it: from here on the cell is "present" as long as any copy is open) and log. */

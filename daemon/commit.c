@@ -61,6 +61,24 @@ static char *end_json(const struct cell_end *end)
 	return json_print(j);
 }
 
+void operation_read_end(const char *text, struct cell_end *ret)
+{
+	_clean_json_ struct json *j = NULL;
+	int64_t code = 137, sig = 0;
+
+	*ret = (struct cell_end){.code = 137, .reason = "lost"};
+	if (json_parse(text, strlen(text), &j, NULL) < 0)
+		return;
+	json_integer(json_get(j, "code"), &code);
+	json_integer(json_get(j, "signal"), &sig);
+	ret->code = (int)code;
+	ret->signal = (int)sig;
+	if (json_get_string(j, "reason") != NULL)
+		snprintf(ret->reason, sizeof(ret->reason), "%s", json_get_string(j, "reason"));
+	if (json_get_string(j, "detail") != NULL)
+		snprintf(ret->detail, sizeof(ret->detail), "%s", json_get_string(j, "detail"));
+}
+
 static char *error_json(const struct phi_error *e)
 {
 	_clean_json_ struct json *j = json_object();
@@ -80,7 +98,8 @@ static int key_outcome(struct store *s, const struct operation *op, int status, 
 	_clean_free_ char *problem = NULL;
 	int r;
 
-	if (op->key == NULL)
+	/* What only a restart undid is simply asked for again. */
+	if (op->key == NULL || (op->resuming && op->failing))
 		return 0;
 	if (op->error.code != PHI_OK)
 		problem = error_json(&op->error);
@@ -91,6 +110,34 @@ static int key_outcome(struct store *s, const struct operation *op, int status, 
 static int event(struct store *s, const struct container *c, const char *type, const char *detail, struct phi_error *e)
 {
 	return store_event_insert(s, type, c->id, c->incarnation, detail, e);
+}
+
+static int apply_intent(struct store *s, void *ud, struct phi_error *e)
+{
+	struct operation *op = ud;
+	_clean_container_ struct container c = {0};
+	int r = store_container_by_row(s, STORE_WRITE, op->cell->row, &c, e);
+
+	if (r < 0)
+		return r;
+	c.op = op->verb;
+	c.op_uid = op->uid;
+	free(c.op_key);
+	c.op_key = op->key ? strdup(op->key) : NULL;
+	c.op_signal = op->signal;
+	if (op->cell->ended) {
+		free(c.exit);
+		c.exit = end_json(&op->cell->end);
+	}
+	r = store_container_update(s, &c, e);
+	if (r == 0 && op->key != NULL)
+		r = store_key_insert(s, (uid_t)op->uid, op->key, op->request, c.incarnation, e);
+	return r;
+}
+
+void operation_write_intent(struct operation *op, void (*intent_done)(void *ud, const struct phi_error *e))
+{
+	batch_submit(op->p->batch, apply_intent, intent_done, op);
 }
 
 /* The guest is gone: its units are free, the record tells how it ended. */
@@ -177,11 +224,14 @@ static int apply(struct store *s, void *ud, struct phi_error *e)
 	c.op = VERB_MAX;
 	free(PHI_TAKE(c.op_key));
 	c.op_uid = 0;
+	c.op_signal = 0;
 	if (op->quarantine) {
 		r = apply_failed(s, op, &c, true, e);
 	} else if (op->verb == VERB_DELETE_FORCE || op->failing) {
 		r = apply_gone(s, op, &c, e);
 		status = 204;
+	} else if (op->ask) {
+		r = 0;
 	} else if (op->verb == VERB_KILL || op->verb == VERB_END) {
 		r = apply_stopped(s, op, &c, e);
 	} else if (op->error.code != PHI_OK) {
@@ -243,14 +293,18 @@ static void done(void *ud, const struct phi_error *e)
 		not_written(op, e);
 		return;
 	}
-	killpoint(op->failing ? "undo" : lifecycle_verbs[op->verb], "committed");
+	killpoint(op->failing ? "undo" : op->ask ? "ask" : lifecycle_verbs[op->verb], "committed");
 	if (c->ended && op->verb != VERB_END && gone)
 		log_info(c->id, "%s", op->failing ? "create was undone" : "stopped");
+	if (op->resuming && op->failing) /* a creator that asked again meanwhile: once more, then */
+		phi_error_set(&error, PHI_SHUTDOWN, 0, "", "phid was started anew before the cell was made; ask again");
 	w = PHI_TAKE(op->waiters);
 	if (gone) {
 		bool record = op->verb == VERB_KILL || op->verb == VERB_END;
 		int64_t row = c->row;
 
+		if (op->resuming && op->failing)
+			keeper_unclaim(c);
 		keeper_release(c, record || c->ended ? KEEPER_COMMITTED : KEEPER_GONE, c->ended || record ? c->end.code : 137);
 		operation_free(op);
 		cell_free(p, c);

@@ -42,7 +42,7 @@ static void reply_and_free(struct call *c, int status, const struct phi_error *e
 /* ---- idempotency ---- */
 
 /* An outcome on record for the call's key: 1 with *ret_status or *e; 0 if there is none. */
-static int replay(struct store *s, struct call *c, int *ret_status, struct phi_error *e)
+static int replay(struct store *s, enum store_side side, struct call *c, int *ret_status, struct phi_error *e)
 {
 	struct idempotency known;
 	_clean_json_ struct json *problem = NULL;
@@ -50,7 +50,7 @@ static int replay(struct store *s, struct call *c, int *ret_status, struct phi_e
 
 	if (c->key == NULL)
 		return 0;
-	r = store_key_get(s, c->peer.uid, c->key, &known, e);
+	r = store_key_get(s, side, c->peer.uid, c->key, &known, e);
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
@@ -60,6 +60,8 @@ static int replay(struct store *s, struct call *c, int *ret_status, struct phi_e
 		return phi_error_set(e, PHI_KEY_REUSED, EEXIST, "/Idempotency-Key",
 				     "the key \"%.60s\" belongs to another request; use a fresh one", c->key);
 	}
+	if (known.status == 0) /* it was begun; whether it still runs the record tells */
+		return 0;
 	*ret_status = known.status;
 	if (known.problem != NULL && json_parse(known.problem, strlen(known.problem), &problem, NULL) == 0)
 		r = phi_error_set(e, phi_code_from_name(json_get_string(problem, "code")), 0,
@@ -149,8 +151,14 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 		return r;
 	if (store_containers_count(s, STORE_WRITE) >= PHI_CONTAINERS_MAX)
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "", "there are %d containers; delete some", PHI_CONTAINERS_MAX);
-	if (c->incarnation[0] == '\0')
+	if (c->incarnation[0] == '\0') {
 		host_uuid(c->incarnation);
+	} else {
+		_clean_container_ struct container other = {0};
+
+		if (store_container_by_incarnation(s, STORE_WRITE, c->incarnation, &other, NULL) == 0)
+			return phi_error_set(e, PHI_EXISTS, EEXIST, "/incarnation", "container %s has this incarnation", other.id);
+	}
 	snprintf(row.id, sizeof(row.id), "%s", c->id);
 	snprintf(row.incarnation, sizeof(row.incarnation), "%s", c->incarnation);
 	snprintf(row.backend, sizeof(row.backend), "%s", b->name);
@@ -160,6 +168,8 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 		r = store_grant_insert(s, row.row, &g, e);
 	if (r == 0)
 		r = store_event_insert(s, "container.creating", c->id, c->incarnation, NULL, e);
+	if (r == 0 && c->key != NULL)
+		r = store_key_insert(s, c->peer.uid, c->key, c->request, c->incarnation, e);
 	c->row = row.row;
 	return r;
 }
@@ -171,7 +181,7 @@ static int reserve(struct store *s, void *ud, struct phi_error *e)
 	_clean_free_ char *spec = json_print(spec_json), *payload = bundle_payload_json(&c->bundle);
 	_clean_container_ struct container old = {0};
 	const struct backend *b;
-	int r = replay(s, c, &c->status, e);
+	int r = replay(s, STORE_WRITE, c, &c->status, e);
 
 	if (r != 0)
 		return r < 0 ? r : 0;
@@ -329,7 +339,7 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 {
 	struct call *c = ud;
 	_clean_container_ struct container row = {0};
-	int r = replay(s, c, &c->status, e);
+	int r = replay(s, STORE_WRITE, c, &c->status, e);
 
 	if (r != 0)
 		return r < 0 ? r : 0;
@@ -349,7 +359,10 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 	row.op = c->verb;
 	row.op_uid = c->peer.uid;
 	row.op_key = c->key ? strdup(c->key) : NULL;
-	return store_container_update(s, &row, e);
+	r = store_container_update(s, &row, e);
+	if (r == 0 && c->key != NULL)
+		r = store_key_insert(s, c->peer.uid, c->key, c->request, row.incarnation, e);
+	return r;
 }
 
 static void withdraw_done(void *ud, const struct phi_error *e)
@@ -413,7 +426,7 @@ static int remove_record(struct store *s, void *ud, struct phi_error *e)
 {
 	struct call *c = ud;
 	_clean_container_ struct container row = {0};
-	int r = replay(s, c, &c->status, e);
+	int r = replay(s, STORE_WRITE, c, &c->status, e);
 
 	if (r != 0)
 		return r < 0 ? r : 0;
@@ -471,13 +484,23 @@ static void destroy(struct call *c, const struct container *row)
 	struct phi_error e;
 
 	if (cell == NULL) {
-		phi_error_set(&e, PHI_INTERNAL, 0, "", "container %s has no cell that could be ended", c->id);
+		if (row->state == STATE_CREATING && backend_find(c->p, row->backend) != NULL)
+			busy(c, "create", &e); /* reserved in this very turn of the loop */
+		else
+			phi_error_set(&e, PHI_UNSUPPORTED, 0, "/backend",
+				      "container %s runs on backend \"%s\", which is not enabled: phid cannot see its cell gone", c->id,
+				      row->backend);
 		reply_and_free(c, 0, &e);
 		return;
 	}
 	op = cell->op;
 	if (op != NULL && op->key != NULL && c->key != NULL && strcmp(op->key, c->key) == 0) {
 		operation_join(op, PHI_TAKE(c->waiter));
+		call_free(c);
+		return;
+	}
+	if (op != NULL && c->verb == VERB_KILL && op->verb == VERB_END && !op->resuming) {
+		operation_join(op, PHI_TAKE(c->waiter)); /* it is ending: that is what is wanted */
 		call_free(c);
 		return;
 	}
@@ -498,17 +521,14 @@ static void destroy(struct call *c, const struct container *row)
 	op->uid = c->peer.uid;
 	op->key = PHI_TAKE(c->key);
 	op->signal = c->signal;
+	op->ask = ask;
 	memcpy(op->request, c->request, sizeof(op->request));
-	if (ask) {
-		if (c->timeout_ms >= 0) {
-			loop_source_clear(&cell->escalation);
-			cell->escalation = loop_timer(c->p->loop, "escalation", (uint64_t)c->timeout_ms, on_escalation, cell);
-		}
-		operation_ask(op);
-	} else {
-		operation_go(op);
+	if (ask && c->timeout_ms >= 0) {
+		loop_source_clear(&cell->escalation);
+		cell->escalation = loop_timer(c->p->loop, "escalation", (uint64_t)c->timeout_ms, on_escalation, cell);
 	}
 	call_free(c);
+	operation_go(op);
 }
 
 void call_verb(struct call *c)
@@ -521,11 +541,12 @@ void call_verb(struct call *c)
 		batch_submit(c->p->batch, intend, intended, c);
 		return;
 	}
-	r = find(c, c->p->store, STORE_READ, &row, &e);
-	if (r < 0 && c->key != NULL) { /* deleted by this very key before? */
-		batch_submit(c->p->batch, remove_record, removed, c);
+	r = replay(c->p->store, STORE_READ, c, &status, &e);
+	if (r != 0) {
+		reply_and_free(c, status, r < 0 ? &e : NULL);
 		return;
 	}
+	r = find(c, c->p->store, STORE_READ, &row, &e);
 	if (r == 0)
 		r = lifecycle_check(row.state, c->verb, c->id, &e);
 	if (r < 0) {

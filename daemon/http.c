@@ -9,6 +9,7 @@
 #include "phid.h"
 #include "view.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <string.h>
@@ -54,6 +55,7 @@ struct http {
 	struct MHD_Daemon *mhd;
 	int fd;
 	struct loop_source *accept, *io, *run, *timer;
+	bool stopping;
 	struct connection oldest; /* ring's head */
 	struct request *requests;
 	unsigned n;
@@ -215,7 +217,8 @@ const char *request_query(const struct request *r, const char *name)
 
 struct query_check {
 	const char *const *known;
-	const char *unknown;
+	unsigned seen; /* bit i: known[i] */
+	const char *wrong, *rule;
 };
 
 static enum MHD_Result check_query(void *ud, enum MHD_ValueKind kind, const char *key, const char *value)
@@ -223,20 +226,28 @@ static enum MHD_Result check_query(void *ud, enum MHD_ValueKind kind, const char
 	struct query_check *q = ud;
 
 	(void)kind;
-	(void)value;
-	for (size_t i = 0; q->known[i] != NULL; i++)
-		if (strcmp(q->known[i], key) == 0)
-			return MHD_YES;
-	q->unknown = key;
+	q->wrong = key;
+	for (size_t i = 0; q->known[i] != NULL; i++) {
+		if (strcmp(q->known[i], key) != 0)
+			continue;
+		q->rule = value == NULL ? "needs a value" : q->seen & 1u << i ? "is there twice" : NULL;
+		q->seen |= 1u << i;
+		if (q->rule != NULL)
+			return MHD_NO;
+		q->wrong = NULL;
+		return MHD_YES;
+	}
+	q->rule = "is not known here";
 	return MHD_NO;
 }
 
-const char *request_unknown_query(const struct request *r, const char *const *known)
+const char *request_wrong_query(const struct request *r, const char *const *known, const char **ret_rule)
 {
-	struct query_check q = {known, NULL};
+	struct query_check q = {.known = known};
 
 	MHD_get_connection_values(r->mhd, MHD_GET_ARGUMENT_KIND, check_query, &q);
-	return q.unknown;
+	*ret_rule = q.rule;
+	return q.wrong;
 }
 
 const char *request_body(const struct request *r, size_t *ret_n)
@@ -391,6 +402,37 @@ static void refuse_size(struct request *r)
 	routes_refuse(r, &e);
 }
 
+static void refuse_stopping(struct request *r)
+{
+	struct phi_error e;
+
+	phi_error_set(&e, PHI_SHUTDOWN, 0, "", "phid is stopping; ask again, with the same Idempotency-Key, when it is back");
+	routes_refuse(r, &e);
+}
+
+/* Percent-decoding, but for %00, which would end the text, and %2F, which would make one name two; both stay as they are
+ * and no id has a %. */
+static size_t unescape(void *ud, struct MHD_Connection *mhd, char *text)
+{
+	char *out = text;
+
+	(void)ud;
+	(void)mhd;
+	for (const char *in = text; *in != '\0'; in++) {
+		unsigned v;
+
+		if (in[0] == '%' && isxdigit((unsigned char)in[1]) && isxdigit((unsigned char)in[2]) &&
+		    sscanf(in + 1, "%2x", &v) == 1 && v != 0 && v != '/') {
+			*out++ = (char)v;
+			in += 2;
+		} else {
+			*out++ = *in;
+		}
+	}
+	*out = '\0';
+	return (size_t)(out - text);
+}
+
 static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const char *path, const char *method,
 				  const char *version, const char *upload, size_t *upload_n, void **context)
 {
@@ -418,6 +460,8 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 		r->dispatched = true;
 		if (r->too_large)
 			refuse_size(r);
+		else if (h->stopping)
+			refuse_stopping(r);
 		else
 			routes_dispatch(h->p, r);
 	}
@@ -460,7 +504,8 @@ int http_new(struct phid *p, int listen_fd, struct http **ret, struct phi_error 
 		return -EADDRINUSE;
 	}
 	h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
-				  0, NULL, NULL, on_request, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+				  0, NULL, NULL, on_request, h, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+				  MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
 				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + 16, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S,
 				  MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)16384, MHD_OPTION_STRICT_FOR_CLIENT, 1,
 				  MHD_OPTION_END);
@@ -484,16 +529,14 @@ void http_open(struct http *h)
 
 void http_free(struct http *h)
 {
-	struct phi_error e;
-
 	if (h == NULL)
 		return;
+	h->stopping = true;
 	loop_source_free(h->accept);
-	phi_error_set(&e, PHI_SHUTDOWN, 0, "", "phid is stopping; ask again, with the same Idempotency-Key, when it is back");
 	/* libmicrohttpd must not be stopped with suspended connections. */
 	for (struct request *r = h->requests; r != NULL; r = r->next) {
 		if (r->suspended && r->response == NULL)
-			routes_refuse(r, &e);
+			refuse_stopping(r);
 		else
 			resume(r);
 	}

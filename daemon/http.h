@@ -25,8 +25,9 @@ const char *request_path(const struct request *r); /* without the query, percent
 const struct peer *request_peer(const struct request *r);
 const char *request_header(const struct request *r, const char *name);
 const char *request_query(const struct request *r, const char *name);
-/* A query parameter that is not among `known` (ends in NULL), or NULL. */
-const char *request_unknown_query(const struct request *r, const char *const *known);
+/* A query parameter that is not among `known` (ends in NULL, at most 32), has no value or is there twice: its name, and
+ * what is wrong with it; else NULL. */
+const char *request_wrong_query(const struct request *r, const char *const *known, const char **ret_rule);
 const char *request_body(const struct request *r, size_t *ret_n);
 
 /* Answers, once. body (may be NULL) is taken over and must come from malloc. */

@@ -104,6 +104,25 @@ void keeper_release(struct cell *c, enum keeper_type type, int code)
 	send_end(k, type, code);
 }
 
+static void on_unclaimed(void *ud)
+{
+	struct keeper *k = ud;
+
+	send_end(k, KEEPER_GONE, 137);
+	keeper_free(k);
+}
+
+void keeper_unclaim(struct cell *c)
+{
+	struct keeper *k = c->keeper;
+
+	if (k == NULL || k->hello.cell != KEEPER_CELL_NONE)
+		return;
+	c->keeper = NULL;
+	k->cell = NULL;
+	k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
+}
+
 static void attach(struct keeper *k, struct cell *c)
 {
 	loop_source_clear(&k->unclaimed);
@@ -131,14 +150,6 @@ bool keeper_claim(struct phid *p, struct cell *c)
 			return true;
 		}
 	return false;
-}
-
-static void on_unclaimed(void *ud)
-{
-	struct keeper *k = ud;
-
-	send_end(k, KEEPER_GONE, 137);
-	keeper_free(k);
 }
 
 /* A keeper whose container has no cell handle: stopped, deleted, or not yet asked for. */
@@ -215,6 +226,8 @@ static void on_message(struct keeper *k, const char *buf, size_t n)
 
 		memcpy(&m, buf, sizeof(m));
 		k->cell->pid = m.pid;
+		if (m.err == 0)
+			k->hello.cell = KEEPER_CELL_ALIVE;
 		if (k->cell->backend->spawned != NULL)
 			k->cell->backend->spawned(k->cell, m.err);
 	} else if (h.type == KEEPER_QMP_OUT) {

@@ -17,6 +17,8 @@ int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, con
 		size_t n_fds);
 /* The container ended with code (or, GONE, is no more): the keeper may go, and is no longer the cell's. */
 void keeper_release(struct cell *c, enum keeper_type type, int code);
+/* The container is undone, but its creator will ask again: a keeper that has begun nothing waits for that. */
+void keeper_unclaim(struct cell *c);
 /* The pids in a presence lock's file. */
 struct keeper_holders {
 	pid_t keeper, cell;

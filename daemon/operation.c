@@ -16,12 +16,12 @@
 
 bool operation_destroys(const struct operation *op)
 {
-	return op->failing || op->verb == VERB_KILL || op->verb == VERB_END || op->verb == VERB_DELETE_FORCE;
+	return op->failing || (op->verb == VERB_KILL && !op->ask) || op->verb == VERB_END || op->verb == VERB_DELETE_FORCE;
 }
 
 static const char *word(const struct operation *op)
 {
-	return op->failing ? "undo" : lifecycle_verbs[op->verb];
+	return op->failing ? "undo" : op->ask ? "ask" : lifecycle_verbs[op->verb];
 }
 
 static void act(struct operation *op);
@@ -69,6 +69,7 @@ void operation_free(struct operation *op)
 		op->cell->op = NULL;
 	loop_source_free(op->deadline);
 	loop_source_free(op->again);
+	loop_source_free(op->patience);
 	free(op->key);
 	free(op);
 }
@@ -81,8 +82,11 @@ void operation_supersede(struct operation *op)
 	phi_error_set(&e, PHI_STATE, ECANCELED, "", "a forced delete came in between");
 	op->cell->op = NULL;
 	op->detached = true;
-	/* A transaction that is on its way still names it; commit.c frees it then. */
-	if (op->step != OP_COMMIT && op->step != OP_DIR)
+	loop_source_clear(&op->deadline);
+	loop_source_clear(&op->again);
+	loop_source_clear(&op->patience);
+	/* A transaction or job that is on its way still names it, and frees it when it is done. */
+	if (op->step != OP_COMMIT && op->step != OP_DIR && !op->intent_open)
 		operation_free(op);
 	waiter_reply(w, 0, &e, NULL);
 }
@@ -158,11 +162,59 @@ static void make_dir(struct operation *op)
 	jobs_submit(op->p->jobs, dir_run, dir_done, j);
 }
 
+/* ---- the intent of a destroy ---- */
+
+static void intended(struct operation *op)
+{
+	loop_source_clear(&op->patience);
+	arm(op);
+	act(op);
+}
+
+static void on_patience(void *ud)
+{
+	struct operation *op = ud;
+
+	log_warn(op->cell->id, "the disk is slow: %s goes on without a record of the intent", word(op));
+	intended(op);
+}
+
+static void intent_done(void *ud, const struct phi_error *e)
+{
+	struct operation *op = ud;
+
+	op->intent_open = false;
+	if (op->detached) {
+		operation_free(op);
+		return;
+	}
+	if (op->step != OP_INTENT)
+		return; /* it went on */
+	if (e != NULL)
+		log_warn(op->cell->id, "%s goes on without a record of the intent: %s", word(op), e->detail);
+	else
+		killpoint(word(op), "reserved");
+	intended(op);
+}
+
+/* Stopping never depends on a writable disk: the intent is written first, but not waited for beyond a second. */
+static void intend(struct operation *op)
+{
+	op->step = OP_INTENT;
+	op->intent_open = true;
+	op->patience = loop_timer(op->p->loop, "patience", 1000, on_patience, op);
+	operation_write_intent(op, intent_done);
+}
+
 void operation_go(struct operation *op)
 {
 	struct cell *c = op->cell;
 	struct phi_error e;
 
+	if (operation_destroys(op) && !op->failing && !op->resuming) {
+		intend(op);
+		return;
+	}
 	arm(op);
 	if (operation_destroys(op)) {
 		act(op);
@@ -209,7 +261,9 @@ static void act(struct operation *op)
 		f = b->pause;
 	else if (op->verb == VERB_RESUME)
 		f = b->resume;
-	if (fault("release-before-observe") && op->verb == VERB_KILL) { /* the checker must find this */
+	else
+		f = b->powerdown;
+	if (fault("release-before-observe") && op->verb == VERB_KILL && !op->ask) { /* the checker must find this */
 		op->seen_gone = true;
 		operation_commit(op);
 		return;
@@ -218,32 +272,17 @@ static void act(struct operation *op)
 	killpoint(verb, "acting");
 }
 
-void operation_ask(struct operation *op)
-{
-	arm(op);
-	op->step = OP_ASK;
-	op->token = ++op->p->next_token;
-	op->cell->backend->powerdown(op->cell, op->token);
-}
-
 void cell_acted(struct cell *c, uint64_t token, const struct phi_error *e)
 {
 	struct operation *op = c->op;
 
-	if (op == NULL || op->token != token || (op->step != OP_ACT && op->step != OP_ASK))
+	if (op == NULL || op->token != token || op->step != OP_ACT)
 		return; /* an answer that nobody waits for any more */
-	if (op->step == OP_ASK) {
-		struct waiter *w = PHI_TAKE(op->waiters);
-
-		operation_free(op);
-		waiter_reply(w, 200, e, NULL);
-		if (c->ended)
-			cell_ended(c, &c->end);
-		return;
-	}
 	killpoint(word(op), "acted");
 	if (e != NULL && !operation_destroys(op))
 		operation_fail(op, e);
+	else if (op->ask)
+		operation_commit(op); /* there is nothing to see: the guest may take its time, or not care */
 	else
 		observe(op); /* of a destroy that says it failed, too: only what is there counts */
 }
@@ -369,13 +408,6 @@ void operation_fail(struct operation *op, const struct phi_error *e)
 
 	loop_source_clear(&op->deadline);
 	loop_source_clear(&op->again);
-	if (op->step == OP_ASK) { /* nothing was to change, so there is nothing to record */
-		struct waiter *w = PHI_TAKE(op->waiters);
-
-		operation_free(op);
-		waiter_reply(w, 0, &error, NULL);
-		return;
-	}
 	if (op->error.code == PHI_OK)
 		op->error = error;
 	op->token = ++op->p->next_token;
@@ -405,16 +437,12 @@ void cell_ended(struct cell *c, const struct cell_end *end)
 		operation_go(op);
 		return;
 	}
-	if (op->step == OP_ASK) {
-		struct waiter *w = PHI_TAKE(op->waiters);
-
-		operation_free(op);
-		waiter_reply(w, 200, NULL, NULL);
-		cell_ended(c, &c->end);
+	if (op->step != OP_ACT && op->step != OP_OBSERVE) /* also OP_INTENT */
+		return; /* looked at when the step is done */
+	if (op->ask) { /* that quick */
+		operation_commit(op);
 		return;
 	}
-	if (op->step != OP_ACT && op->step != OP_OBSERVE)
-		return; /* looked at when the step is done */
 	if (operation_destroys(op) || op->verb == VERB_START) {
 		loop_source_clear(&op->again);
 		observe(op);
@@ -497,6 +525,19 @@ void operation_resume(struct phid *p, struct cell *c, const struct container *ro
 	enum container_verb verb = row->state == STATE_CREATING ? VERB_CREATE : row->op < VERB_MAX ? row->op : VERB_END;
 	struct operation *op;
 
+	if (verb == VERB_KILL || verb == VERB_DELETE_FORCE || (verb == VERB_END && row->op == VERB_END)) {
+		op = operation_new(p, c, verb, NULL);
+		op->uid = row->op_uid;
+		op->key = row->op_key ? strdup(row->op_key) : NULL;
+		op->signal = row->op_signal;
+		if (row->exit != NULL) {
+			c->ended = true;
+			operation_read_end(row->exit, &c->end);
+		}
+		arm(op);
+		act(op);
+		return;
+	}
 	if (process && !cell_lock_held(c)) {
 		if (verb == VERB_CREATE) {
 			op = operation_new(p, c, VERB_CREATE, NULL);

@@ -17,23 +17,25 @@ struct operation {
 	struct cell *cell;
 	enum container_verb verb;
 	enum op_step {
+		OP_INTENT,  /* what is to be destroyed is written down; goes on after a second, disk or no disk */
 		OP_KEEPER,  /* waits for the keeper */
 		OP_DIR,	    /* the cell's directory is made */
 		OP_ACT,
 		OP_OBSERVE,
 		OP_COMMIT,
-		OP_ASK,	    /* the guest is asked to power down; nothing changes */
 	} step;
 	bool resuming, failing; /* taken up after a start of phid; being undone */
 	uint64_t token;
-	struct loop_source *deadline, *again;
+	struct loop_source *deadline, *again, *patience;
 	struct waiter *waiters;
 	struct phi_error error;
 	int64_t uid;
 	char *key;
 	char request[80];
 	int signal; /* of kill */
+	bool ask;   /* of kill: the guest is asked to power down; nothing else changes, and that is the outcome */
 	const char *reason; /* of kill, where it is not "killed" */
+	bool intent_open;   /* the transaction of the intent is on its way */
 	bool detached;	    /* superseded: another operation has the cell */
 	bool seen_gone;	    /* observe showed no cell: the units may be released */
 	bool quarantine;    /* the cell was to go and was not seen gone in time */
@@ -46,8 +48,6 @@ struct cell *cell_of_incarnation(struct phid *p, const char *incarnation);
 /* Makes the operation the cell's; NULL if there is one already. waiter may be NULL (it is taken over). */
 struct operation *operation_new(struct phid *p, struct cell *c, enum container_verb verb, struct waiter *waiter);
 void operation_go(struct operation *op);
-/* Asks the guest to power down; nothing else changes, and that is the outcome. */
-void operation_ask(struct operation *op);
 /* Ends it at once with an error to its callers and no change; a forced delete comes in its place. */
 void operation_supersede(struct operation *op);
 void operation_join(struct operation *op, struct waiter *w);
@@ -63,11 +63,14 @@ void operation_undo(struct phid *p, struct cell *c);
 /* Looks every now and then whether a cell without a keeper is still there. */
 void operation_watch(struct phid *p, struct cell *c);
 
-/* commit.c: the transaction that ends an operation. */
+/* commit.c: the transactions of an operation. The intent's calls intent_done; it may fail without harm. */
+void operation_write_intent(struct operation *op, void (*intent_done)(void *ud, const struct phi_error *e));
 void operation_commit(struct operation *op);
 void operation_free(struct operation *op);
 /* Is the cell to be gone in the end? */
 bool operation_destroys(const struct operation *op);
+/* A guest's end as the record has it, from its JSON. */
+void operation_read_end(const char *text, struct cell_end *ret);
 void waiter_reply(struct waiter *w, int status, const struct phi_error *e, const struct alloc_refusal *r);
 
 /* unit.c: keepers as transient services of systemd. */

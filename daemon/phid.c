@@ -236,8 +236,7 @@ int main(int argc, char **argv)
 	log_init(p.config.log_level);
 	if (r == 0)
 		r = run(&p, &e);
-	if (p.batch != NULL)
-		batch_free(p.batch);
+	/* What was not committed yet is dropped, as by a kill -9: its callers were told to ask again. */
 	jobs_free(p.jobs);
 	if (r < 0)
 		log_error(NULL, "%s", e.detail[0] ? e.detail : strerror(-r));

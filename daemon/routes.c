@@ -66,7 +66,7 @@ int query_number(struct request *r, const char *name, int64_t min, int64_t max, 
 	errno = 0;
 	v = strtoll(text, &end, 10);
 	snprintf(pointer, sizeof(pointer), "?%s", name);
-	if (errno != 0 || end == text || *end != '\0' || isspace((unsigned char)text[0]) || v < min || v > max)
+	if (errno != 0 || end == text || *end != '\0' || (!isdigit((unsigned char)text[0]) && text[0] != '-') || v < min || v > max)
 		return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "\"%.40s\" is not a number from %" PRId64 " to %" PRId64, text,
 				     min, max);
 	*ret = v;
@@ -588,7 +588,7 @@ static void refuse_route(struct request *r, const char *allow)
 void routes_dispatch(struct phid *p, struct request *r)
 {
 	const struct peer *peer = request_peer(r);
-	const char *method = request_method(r), *unknown;
+	const char *method = request_method(r), *wrong, *rule;
 	char id[PHI_ID_MAX + 2], allow[64] = "";
 	const struct route *route = NULL;
 	struct phi_error e;
@@ -613,12 +613,12 @@ void routes_dispatch(struct phid *p, struct request *r)
 		reply_problem(r, &e, NULL);
 		return;
 	}
-	unknown = request_unknown_query(r, route->query);
-	if (unknown != NULL) {
+	wrong = request_wrong_query(r, route->query, &rule);
+	if (wrong != NULL) {
 		char pointer[80];
 
-		snprintf(pointer, sizeof(pointer), "?%.60s", unknown);
-		phi_error_set(&e, PHI_UNKNOWN_MEMBER, 0, pointer, "there is no query parameter \"%.60s\" here", unknown);
+		snprintf(pointer, sizeof(pointer), "?%.60s", wrong);
+		phi_error_set(&e, PHI_UNKNOWN_MEMBER, 0, pointer, "the query parameter \"%.60s\" %s", wrong, rule);
 		reply_problem(r, &e, NULL);
 		return;
 	}

@@ -41,6 +41,7 @@ struct container {
 	enum container_verb op; /* VERB_MAX: none */
 	int64_t op_uid;
 	char *op_key;
+	int op_signal;
 	char backend[16];
 	char *spec, *payload, *cell, *exit, *bundle, *oci_id, *oci_root, *annotations;
 	uid_t owner_uid;
@@ -101,11 +102,12 @@ int64_t store_events_last(struct store *s, enum store_side side);
 /* --- idempotency keys --- */
 struct idempotency {
 	char request[80], incarnation[PHI_UUID_LEN + 1];
-	int status; /* 0: still running */
+	int status; /* 0: no outcome is on record */
 	char *problem;
 };
 /* -ENOENT if the key is new. */
-int store_key_get(struct store *s, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e);
+int store_key_get(struct store *s, enum store_side side, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e);
+/* Notes what the key is used for; nothing happens where it is noted already. */
 int store_key_insert(struct store *s, uid_t uid, const char *key, const char *request, const char *incarnation,
 		     struct phi_error *e);
 int store_key_outcome(struct store *s, int64_t uid, const char *key, int status, const char *problem,

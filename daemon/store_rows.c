@@ -12,7 +12,7 @@
 #define COLUMNS                                                                                              \
 	"row, id, incarnation, generation, state, op, op_uid, op_key, backend, spec, payload, cell, exit, bundle, " \
 	"oci_id, oci_root, annotations, owner_uid, owner_gid, keeper_by, keeper_pid, keeper_start, boot_id, "     \
-	"created_at, started_at, stopped_at"
+	"created_at, started_at, stopped_at, op_signal"
 
 void container_done(struct container *c)
 {
@@ -56,6 +56,7 @@ static void read_row(sqlite3_stmt *st, struct container *c)
 		.keeper_pid = sqlite3_column_int(st, 20),
 		.keeper_start = (uint64_t)sqlite3_column_int64(st, 21),
 	};
+	c->op_signal = sqlite3_column_int(st, 26);
 	snprintf(c->id, sizeof(c->id), "%s", sql_text(st, 1));
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", sql_text(st, 2));
 	snprintf(c->backend, sizeof(c->backend), "%s", sql_text(st, 8));
@@ -156,9 +157,10 @@ int store_container_update(struct store *s, struct container *c, struct phi_erro
 {
 	c->generation++;
 	return sql_run(s, e,
-		       "UPDATE containers SET generation = ?, state = ?, op = ?, op_uid = ?, op_key = ?, cell = ?, exit = ?, "
+		       "UPDATE containers SET generation = ?, state = ?, op = ?, op_uid = ?, op_key = ?, op_signal = ?, cell = ?, exit = ?, "
 		       "keeper_pid = ?, keeper_start = ?, boot_id = ?, started_at = ?, stopped_at = ? WHERE row = ?",
-		       "ittitttiittti", c->generation, lifecycle_states[c->state], op_word(c), c->op_uid, c->op_key, c->cell,
+		       "ittitittiittti", c->generation, lifecycle_states[c->state], op_word(c), c->op_uid, c->op_key,
+		       (int64_t)c->op_signal, c->cell,
 		       c->exit, (int64_t)c->keeper_pid, (int64_t)c->keeper_start, c->boot_id, or_null(c->started_at),
 		       or_null(c->stopped_at), c->row);
 }
@@ -223,9 +225,9 @@ int store_events(struct store *s, int64_t after, unsigned limit, void (*each)(vo
 
 /* ---- idempotency keys ---- */
 
-int store_key_get(struct store *s, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e)
+int store_key_get(struct store *s, enum store_side side, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e)
 {
-	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, e,
+	sqlite3_stmt *st = sql_begin(s, side, e,
 				     "SELECT request, incarnation, status, problem FROM idempotency WHERE uid = ? AND key = ?", "it",
 				     (int64_t)uid, key);
 	int r;
@@ -245,7 +247,7 @@ int store_key_get(struct store *s, uid_t uid, const char *key, struct idempotenc
 int store_key_insert(struct store *s, uid_t uid, const char *key, const char *request, const char *incarnation,
 		     struct phi_error *e)
 {
-	return sql_run(s, e, "INSERT INTO idempotency (uid, key, request, incarnation, at) VALUES (?,?,?,?,?)", "ittti",
+	return sql_run(s, e, "INSERT OR IGNORE INTO idempotency (uid, key, request, incarnation, at) VALUES (?,?,?,?,?)", "ittti",
 		       (int64_t)uid, key, request, incarnation, (int64_t)time(NULL));
 }
 

@@ -13,13 +13,14 @@ CREATE TABLE containers (
   incarnation TEXT NOT NULL UNIQUE,
   generation  INTEGER NOT NULL DEFAULT 1,
   state       TEXT NOT NULL CHECK (state IN ('creating','created','running','paused','stopped')),
-  op          TEXT CHECK (op IN ('create','start','pause','resume')), -- an intent that was not committed yet
+  op          TEXT CHECK (op IN ('create','start','pause','resume','kill','force-delete','end')), -- an open intent
   op_uid      INTEGER, op_key TEXT,              -- the idempotency key that the outcome goes to
+  op_signal   INTEGER NOT NULL DEFAULT 0,        -- of kill
   backend     TEXT NOT NULL,
   spec        TEXT NOT NULL,                     -- JSON, complete
   payload     TEXT NOT NULL DEFAULT '[]',        -- JSON: [{role, path, sha256, size}]
   cell        TEXT,                              -- JSON, NULL when stopped
-  exit        TEXT,                              -- JSON, when stopped
+  exit        TEXT,                              -- JSON, when stopped or ending
   bundle      TEXT, oci_id TEXT, oci_root TEXT,
   annotations TEXT NOT NULL DEFAULT '{}',
   owner_uid   INTEGER NOT NULL, owner_gid INTEGER NOT NULL,

@@ -38,8 +38,8 @@ __attribute__((format(printf, 2, 3))) static void add_format(struct qemu_args *a
 	add(a, word);
 }
 
-void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *c, const char *accel, int kernel_fd,
-		    int initrd_fd)
+void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *c, const char *accel,
+		    const struct qemu_fds *fds)
 {
 	bool kvm = strcmp(accel, "kvm") == 0;
 	const struct spec *s = &c->spec;
@@ -73,13 +73,13 @@ void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *
 	add_format(a, "%u", cpuset_count(&c->grant.cpus));
 	add(a, "-m");
 	add_format(a, "%" PRIu64 "K", memory / 1024);
-	if (kernel_fd >= 0) {
+	if (fds->kernel >= 0) {
 		add(a, "-kernel");
-		add_format(a, "/proc/self/fd/%d", kernel_fd);
+		add_format(a, "/proc/self/fd/%d", fds->kernel);
 	}
-	if (initrd_fd >= 0) {
+	if (fds->initrd >= 0) {
 		add(a, "-initrd");
-		add_format(a, "/proc/self/fd/%d", initrd_fd);
+		add_format(a, "/proc/self/fd/%d", fds->initrd);
 	}
 	if (s->boot.cmdline != NULL) {
 		add(a, "-append");
@@ -93,6 +93,12 @@ void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *
 	add_format(a, "socket,id=control,fd=%d", KEEPER_QMP_FD);
 	add(a, "-mon");
 	add(a, "chardev=control,mode=control");
+	if (fds->watch >= 0) {
+		add(a, "-chardev");
+		add_format(a, "socket,id=watch,fd=%d,server=on,wait=off", fds->watch);
+		add(a, "-mon");
+		add(a, "chardev=watch,mode=control");
+	}
 	/* How a bare-metal guest ends with a code, and how a Linux tells of its panic. */
 	add(a, "-device");
 	add(a, "isa-debug-exit,iobase=0xf4,iosize=4");

@@ -284,17 +284,22 @@ static void qemu_create(struct cell *c, uint64_t token)
 	struct cell_process p = {.flags = KEEPER_ODD_IS_GUESTS, .rules = qemu_exit_rules};
 	struct qemu_args a;
 	struct phi_error e;
-	int kernel_fd = -1, initrd_fd = -1;
+	struct qemu_fds fds = {-1, -1, -1};
+	_clean_close_ int watch = cell_listen(c, "qmp");
 
 	if (kernel == NULL)
 		kernel = image(c, "inmate");
 	if (kernel != NULL) {
-		kernel_fd = KEEPER_IMAGE_FD + (int)p.n_fds;
+		fds.kernel = KEEPER_IMAGE_FD + (int)p.n_fds;
 		p.fds[p.n_fds++] = kernel->fd;
 	}
 	if (initrd != NULL) {
-		initrd_fd = KEEPER_IMAGE_FD + (int)p.n_fds;
+		fds.initrd = KEEPER_IMAGE_FD + (int)p.n_fds;
 		p.fds[p.n_fds++] = initrd->fd;
+	}
+	if (watch >= 0) {
+		fds.watch = KEEPER_IMAGE_FD + (int)p.n_fds;
+		p.fds[p.n_fds++] = watch;
 	}
 	strcpy(c->accel, q.accel);
 	if (q.env->root) { /* a user that owns nothing: the caller's, or one of its own for root */
@@ -303,7 +308,7 @@ static void qemu_create(struct cell *c, uint64_t token)
 		p.gid = c->owner_uid != 0 ? c->owner_gid : (gid_t)p.uid;
 		p.group = strcmp(q.accel, "kvm") == 0 ? q.kvm_group : 0;
 	}
-	qemu_args_make(&a, q.binary, c, q.accel, kernel_fd, initrd_fd);
+	qemu_args_make(&a, q.binary, c, q.accel, &fds);
 	p.argv = a.argv;
 	of(c)->token = token;
 	of(c)->doing = GREETING;

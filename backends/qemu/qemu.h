@@ -16,9 +16,14 @@ struct qemu_args {
 	char *owned[QEMU_ARGS_MAX];
 	size_t n_owned;
 };
-/* Pure. kernel_fd, initrd_fd: the numbers that QEMU finds the images at, -1: none. binary: absolute path. */
-void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *c, const char *accel, int kernel_fd,
-		    int initrd_fd);
+/* The numbers that QEMU finds its descriptors at; -1: none. */
+struct qemu_fds {
+	int kernel, initrd;
+	int watch; /* listening socket of a second control channel, for people and checkers; phid does not use it */
+};
+/* Pure. binary: absolute path. */
+void qemu_args_make(struct qemu_args *a, const char *binary, const struct cell *c, const char *accel,
+		    const struct qemu_fds *fds);
 void qemu_args_free(struct qemu_args *a);
 /* The machine of a spec: what it says, else q35 for a kernel with an initrd, else microvm. */
 const char *qemu_machine(const struct spec *s);

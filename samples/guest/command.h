@@ -4,7 +4,9 @@
 
 #include <stdbool.h>
 
-enum { COMMAND_LINE_MAX = 1024 }; /* characters of one line, without the NUL */
+enum {
+	COMMAND_LINE_MAX = 1024
+}; /* characters of one line, without the NUL */
 
 /* Runs the commands of a line, separated by ';'. Cuts the line up in place. Returns when all have run. */
 void command_run_line(char *line);

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* 8 data bits, no parity, FIFOs on, receive interrupt on. */
+/* 8 data bits, no parity, receive interrupt on. A character that is already there is kept and interrupts at
+ * once. */
 void console_init(void);
 
 /* The interrupt of IRQ4, called with interrupts off. */

@@ -14,7 +14,10 @@
 #include "irq.h"
 #include "pvh.h"
 
-enum { BACKSPACE = '\b', DELETE = 0x7f };
+enum {
+	BACKSPACE = '\b',
+	DELETE = 0x7f
+};
 
 void guest_main(const struct pvh_start_info *info);
 
@@ -22,88 +25,89 @@ static char line[COMMAND_LINE_MAX + 1];
 
 static void line_run(bool too_long)
 {
-    if (too_long)
-        console_print("line too long\n");
-    else
-        command_run_line(line);
+	if (too_long)
+		console_print("line too long\n");
+	else
+		command_run_line(line);
 }
 
 static void run_cmdline(const struct pvh_start_info *info)
 {
-    const char *text;
-    size_t length = 0;
+	const char *text;
+	size_t length = 0;
 
-    if (info->magic != PVH_START_MAGIC || !info->cmdline_paddr || info->cmdline_paddr > UINT32_MAX)
-        return;
-    text = (const char *)(uintptr_t)info->cmdline_paddr;
-    while (length < COMMAND_LINE_MAX && text[length]) {
-        line[length] = text[length];
-        length++;
-    }
-    line[length] = '\0';
-    line_run(text[length] != '\0');
+	if (info->magic != PVH_START_MAGIC || !info->cmdline_paddr || info->cmdline_paddr > UINT32_MAX)
+		return;
+	text = (const char *)(uintptr_t)info->cmdline_paddr;
+	while (length < COMMAND_LINE_MAX && text[length]) {
+		line[length] = text[length];
+		length++;
+	}
+	line[length] = '\0';
+	line_run(text[length] != '\0');
 }
 
 /* The next character typed; the background goes on meanwhile. */
 static char read_character(void)
 {
-    for (;;) {
-        int c;
+	for (;;) {
+		int c;
 
-        command_run_background();
-        cpu_irq_disable();
-        c = console_take();
-        if (c >= 0) {
-            cpu_irq_enable();
-            return (char)c;
-        }
-        cpu_irq_enable_and_sleep();
-    }
+		command_run_background();
+		cpu_irq_disable();
+		c = console_take();
+		if (c >= 0) {
+			cpu_irq_enable();
+			return (char)c;
+		}
+		cpu_irq_enable_and_sleep();
+	}
 }
 
 static void echo(const char *text)
 {
-    if (command_echo_wanted())
-        console_print(text);
+	if (command_echo_wanted())
+		console_print(text);
 }
 
-/* Reads up to CR or LF; CR LF is a line and an empty one, which does nothing. Returns false if the line was cut. */
+/* Reads up to CR or LF; CR LF is a line and an empty one, which does nothing. Returns false if the line was
+ * cut. */
 static bool read_line(void)
 {
-    size_t length = 0;
-    bool fits = true;
+	size_t length = 0;
+	bool fits = true;
 
-    for (;;) {
-        char c = read_character();
+	for (;;) {
+		char c = read_character();
 
-        if (c == '\r' || c == '\n') {
-            echo("\n");
-            line[length] = '\0';
-            return fits;
-        }
-        if (c == BACKSPACE || c == DELETE) {
-            if (length) {
-                length--;
-                echo("\b \b");
-            }
-        } else if (length < COMMAND_LINE_MAX) {
-            line[length++] = c;
-            echo((const char[]){c, '\0'});
-        } else {
-            fits = false;
-        }
-    }
+		if (c == '\r' || c == '\n') {
+			echo("\n");
+			line[length] = '\0';
+			return fits;
+		}
+		if (c == BACKSPACE || c == DELETE) {
+			if (length) {
+				length--;
+				echo("\b \b");
+			}
+		} else if (length < COMMAND_LINE_MAX) {
+			line[length++] = c;
+			echo((const char[]){c, '\0'});
+		} else {
+			fits = false;
+		}
+	}
 }
 
 void guest_main(const struct pvh_start_info *info)
 {
-    console_init();
-    clock_init();
-    irq_init();
-    cpu_irq_enable();
+	irq_init();
+	clock_init();
+	console_init();
+	cpu_irq_enable();
 
-    console_print("phid-guest: ready\n");
-    run_cmdline(info);
-    for (;;)
-        line_run(!read_line());
+	console_print("phid-guest: ready\n");
+	run_cmdline(info);
+	for (;;)
+		line_run(!read_line());
 }
