@@ -2,7 +2,6 @@
 #include "keepers.h"
 
 #include "clean.h"
-#include "json.h"
 #include "log.h"
 #include "loop.h"
 #include "operation.h"
@@ -141,7 +140,8 @@ static void attach(struct keeper *k, struct cell *c)
 bool keeper_claim(struct phid *p, struct cell *c)
 {
 	for (struct keeper *k = p->keepers->first; k != NULL; k = k->next)
-		if (k->greeted && k->cell == NULL && strcmp(k->hello.incarnation, c->incarnation) == 0) {
+		if (k->greeted && k->cell == NULL && k->hello.cell == KEEPER_CELL_NONE &&
+		    strcmp(k->hello.incarnation, c->incarnation) == 0) {
 			loop_source_clear(&k->unclaimed);
 			k->cell = c;
 			c->keeper = k;
@@ -156,13 +156,15 @@ bool keeper_claim(struct phid *p, struct cell *c)
 static void greet_stranger(struct keeper *k)
 {
 	_clean_container_ struct container c = {0};
-	_clean_json_ struct json *exit = NULL;
-	int64_t code = 137;
+	bool known = store_container_by_incarnation(k->all->p->store, STORE_READ, k->hello.incarnation, &c, NULL) == 0;
 
-	if (store_container_by_incarnation(k->all->p->store, STORE_READ, k->hello.incarnation, &c, NULL) == 0 &&
-	    c.state == STATE_STOPPED && c.exit != NULL && json_parse(c.exit, strlen(c.exit), &exit, NULL) == 0) {
-		json_integer(json_get(exit, "code"), &code);
-		send_end(k, KEEPER_COMMITTED, (int)code);
+	if (known && c.state == STATE_STOPPED && c.exit != NULL) {
+		struct cell_end end;
+
+		operation_read_end(c.exit, &end);
+		send_end(k, KEEPER_COMMITTED, end.code);
+	} else if (known) {
+		return; /* of a backend that is not enabled: its guest is none of our business now */
 	} else if (k->hello.cell == KEEPER_CELL_NONE) {
 		k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
 	} else {
@@ -314,9 +316,13 @@ int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_
 		abort();
 	all->p = p;
 	all->fd = PHI_TAKE_FD(fd);
-	all->source = loop_io(p->loop, "keepers", all->fd, EPOLLIN, on_accept, all);
 	*ret = all;
 	return 0;
+}
+
+void keepers_open(struct keepers *all)
+{
+	all->source = loop_io(all->p->loop, "keepers", all->fd, EPOLLIN, on_accept, all);
 }
 
 void keepers_free(struct keepers *all)

@@ -8,6 +8,8 @@ struct keeper;
 
 /* Listens on DIR/keeper.sock (or takes a descriptor that systemd gave). */
 int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_error *e);
+/* Begins to accept. Not before the cells' handles are made: a keeper of a container that nobody knows is told to end. */
+void keepers_open(struct keepers *k);
 void keepers_free(struct keepers *k);
 /* A keeper of that incarnation waits unclaimed: it is the cell's from now on. False if there is none yet. */
 bool keeper_claim(struct phid *p, struct cell *c);

@@ -7,6 +7,7 @@
 #include "clean.h"
 #include "jobs.h"
 #include "json.h"
+#include "keepers.h"
 #include "log.h"
 #include "loop.h"
 
@@ -183,5 +184,6 @@ void reconcile(struct phid *p, void (*done)(struct phid *p))
 	rec.until = loop_now_ms() + LIMIT_MS;
 	if (store_containers(p->store, STORE_READ, NULL, NULL, NULL, PHI_CONTAINERS_MAX, resume_one, p, &e) < 0)
 		log_error(NULL, "%s", e.detail);
+	keepers_open(p->keepers);
 	rec.tick = loop_timer(p->loop, "reconcile", 0, on_tick, p);
 }

@@ -51,11 +51,15 @@ static int qemu_init(const struct backend_env *env, struct phi_error *e)
 		wants_tcg = wants_tcg || strcmp(accel->values[i], "tcg") == 0;
 	}
 	snprintf(q.why, sizeof(q.why), "the platform file leaves kvm out");
-	if (wants_kvm && kvm_works(q.why, sizeof(q.why))) {
-		strcpy(q.accel, "kvm");
-		if (stat("/dev/kvm", &st) == 0)
-			q.kvm_group = st.st_gid;
-	} else if (wants_tcg) {
+	if (wants_kvm && kvm_works(q.why, sizeof(q.why)) && stat("/dev/kvm", &st) == 0) {
+		/* Guests are not root; Debian's udev gives the device to group kvm. */
+		if (env->root && st.st_gid == 0 && !(st.st_mode & 0006))
+			snprintf(q.why, sizeof(q.why), "/dev/kvm works, but for root alone; give it a group of its own");
+		else
+			strcpy(q.accel, "kvm");
+		q.kvm_group = st.st_gid;
+	}
+	if (q.accel[0] == '\0' && wants_tcg) {
 		strcpy(q.accel, "tcg");
 	}
 	return 0;
