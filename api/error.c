@@ -41,6 +41,26 @@ static int errno_of(enum phi_code c)
 	}
 }
 
+/* Makes a text fit to be shown and sent: bytes that are not UTF-8 (a client's, or a sequence that was cut) and control
+ * characters become '?'. */
+static void mend(char *text)
+{
+	for (unsigned char *p = (unsigned char *)text; *p != '\0';) {
+		int more = *p >= 0xc2 && *p <= 0xdf ? 1 : *p >= 0xe0 && *p <= 0xef ? 2 : *p >= 0xf0 && *p <= 0xf4 ? 3 : 0;
+		bool good = *p < 0x80 ? *p >= 0x20 && *p != 0x7f : more > 0;
+
+		for (int i = 1; i <= more && good; i++)
+			good = (p[i] & 0xc0) == 0x80;
+		if (good && more == 2) /* overlong forms and surrogates */
+			good = !(p[0] == 0xe0 && p[1] < 0xa0) && !(p[0] == 0xed && p[1] > 0x9f);
+		if (good && more == 3)
+			good = !(p[0] == 0xf0 && p[1] < 0x90) && !(p[0] == 0xf4 && p[1] > 0x8f);
+		if (!good)
+			*p = '?';
+		p += good ? more + 1 : 1;
+	}
+}
+
 int phi_error_set(struct phi_error *e, enum phi_code code, int err, const char *pointer, const char *format, ...)
 {
 	if (err == 0)
@@ -54,6 +74,8 @@ int phi_error_set(struct phi_error *e, enum phi_code code, int err, const char *
 		va_start(ap, format);
 		vsnprintf(e->detail, sizeof(e->detail), format, ap);
 		va_end(ap);
+		mend(e->pointer);
+		mend(e->detail);
 	}
 	return -err;
 }

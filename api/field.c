@@ -62,8 +62,7 @@ bool field_parse_address(const char *text, uint64_t *ret)
 	return true;
 }
 
-/* Appends "/name" with RFC 6901 escapes; cuts what does not fit. */
-static void pointer_join(char *out, size_t size, const char *base, const char *name)
+void field_pointer_join(char *out, size_t size, const char *base, const char *name)
 {
 	size_t n = (size_t)snprintf(out, size, "%s/", base);
 
@@ -205,7 +204,7 @@ static int read_array(const struct json *j, const struct field *f, enum field_fo
 		int r;
 
 		snprintf(number, sizeof(number), "%zu", n);
-		pointer_join(where, sizeof(where), pointer, number);
+		field_pointer_join(where, sizeof(where), pointer, number);
 		ret->n = ++n; /* counted before it is read, so that a failed one is freed as well */
 		r = fields_read(i, f->sub, form, where, (char *)ret->items + (n - 1) * f->sub->size, e);
 		if (r < 0)
@@ -232,7 +231,7 @@ static int read_strings(const struct json *j, const struct field *f, const char 
 		char number[24], where[160];
 
 		snprintf(number, sizeof(number), "%zu", n);
-		pointer_join(where, sizeof(where), pointer, named ? json_name(i) : number);
+		field_pointer_join(where, sizeof(where), pointer, named ? json_name(i) : number);
 		if (s == NULL)
 			return wrong_type(i, "a string", where, e);
 		if (strlen(s) > PHI_LABEL_VALUE_MAX || (named && (json_name(i)[0] == '\0' || strlen(json_name(i)) > 255)))
@@ -257,7 +256,7 @@ static int read_blob(const struct json *j, const char *pointer, struct field_blo
 	for (const struct json *m = json_first(j); m != NULL; m = json_next(m)) {
 		const char *name = json_name(m), *s = json_string(m);
 
-		pointer_join(where, sizeof(where), pointer, name);
+		field_pointer_join(where, sizeof(where), pointer, name);
 		if (strcmp(name, "path") == 0) {
 			int r = read_string(m, &path, where, &ret->path, e);
 
@@ -358,7 +357,7 @@ int fields_read(const struct json *j, const struct field_table *t, enum field_fo
 
 		while (f->name != NULL && strcmp(f->name, json_name(m)) != 0)
 			f++;
-		pointer_join(where, sizeof(where), pointer, json_name(m));
+		field_pointer_join(where, sizeof(where), pointer, json_name(m));
 		if (f->name == NULL)
 			return phi_error_set(e, PHI_UNKNOWN_MEMBER, EINVAL, where, "there is no member \"%.60s\" here",
 					     json_name(m));

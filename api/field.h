@@ -76,5 +76,7 @@ void fields_free(void *s, const struct field_table *t);
 
 /* "16M", "0x1000", "4096" (K, M, G, T are powers of 1024) as bytes. */
 bool field_parse_size(const char *text, uint64_t *ret);
+/* base + "/" + name with the escapes of RFC 6901; what does not fit is cut. */
+void field_pointer_join(char *out, size_t size, const char *base, const char *name);
 /* "0x..." below 2^62. */
 bool field_parse_address(const char *text, uint64_t *ret);

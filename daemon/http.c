@@ -14,6 +14,7 @@
 #include <microhttpd.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -132,12 +133,13 @@ static bool make_room(struct http *h, uid_t uid)
 {
 	struct connection *idle = NULL;
 	unsigned n = 0;
+	int unread;
 
 	for (struct connection *c = h->oldest.next; c != &h->oldest; c = c->next) {
 		if (c->peer.uid != uid)
 			continue;
 		n++;
-		if (!c->busy && idle == NULL && c->fd >= 0)
+		if (!c->busy && idle == NULL && c->fd >= 0 && !(ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0))
 			idle = c;
 	}
 	if (n < PER_USER_MAX)

@@ -7,6 +7,7 @@
 #include "console_log.h"
 #include "container.h"
 #include "error.h"
+#include "field.h"
 #include "http.h"
 #include "id.h"
 #include "json.h"
@@ -110,7 +111,7 @@ static int only_members(const struct json *j, const char *const *known, struct p
 
 		while (known[i] != NULL && strcmp(known[i], json_name(m)) != 0)
 			i++;
-		snprintf(pointer, sizeof(pointer), "/%.120s", json_name(m));
+		field_pointer_join(pointer, sizeof(pointer), "", json_name(m));
 		if (known[i] == NULL)
 			return phi_error_set(e, PHI_UNKNOWN_MEMBER, EINVAL, pointer, "there is no member \"%.60s\" here",
 					     json_name(m));

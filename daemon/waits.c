@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define FOLLOW_MS    50	   /* how often a followed console is looked at */
+#define GONE_MS      2000  /* how often it is looked whether the client is still there */
 #define HEARTBEAT_MS 15000 /* a comment in an event stream, so that a gone client is noticed */
 
 struct wait {
@@ -22,6 +23,7 @@ struct wait {
 	struct phid *p;
 	struct request *request;
 	struct loop_source *timer;
+	uint64_t until; /* loop_now_ms */
 	/* Looks again; true: it is answered or over. late: its time is up. */
 	bool (*look)(struct wait *w, bool late);
 	/* of wait */
@@ -45,8 +47,12 @@ static void on_time(void *ud)
 {
 	struct wait *w = ud;
 
+	uint64_t now = loop_now_ms();
+
 	loop_source_clear(&w->timer);
-	if (!w->look(w, true))
+	if (now < w->until)
+		w->timer = loop_timer(w->p->loop, "wait", w->until - now < GONE_MS ? w->until - now : GONE_MS, on_time, w);
+	if (!w->look(w, now >= w->until))
 		return;
 	for (struct wait **at = &w->p->waits; *at != NULL; at = &(*at)->next)
 		if (*at == w) {
@@ -65,7 +71,8 @@ static struct wait *wait_new(struct phid *p, struct request *r, uint64_t ms, boo
 	w->p = p;
 	w->request = r;
 	w->look = look;
-	w->timer = loop_timer(p->loop, "wait", ms, on_time, w);
+	w->until = loop_now_ms() + ms;
+	w->timer = loop_timer(p->loop, "wait", ms < GONE_MS ? ms : GONE_MS, on_time, w);
 	w->next = p->waits;
 	p->waits = w;
 	return w;
@@ -128,6 +135,7 @@ static bool look_wait(struct wait *w, bool late)
 		reply_json(w->request, 200, view_container(w->p, &c));
 		return true;
 	}
+	late = late || request_client_gone(w->request);
 	if (late)
 		request_reply(w->request, 204, NULL, NULL);
 	return late;
@@ -183,7 +191,7 @@ static bool look_events(struct wait *w, bool late)
 		reply_problem(w->request, &e, NULL);
 		return true;
 	}
-	if (page.last == w->after && !late)
+	if (page.last == w->after && !late && !request_client_gone(w->request))
 		return false;
 	json_add_integer(j, "next", page.last);
 	reply_json(w->request, 200, json_print(j));
@@ -199,6 +207,7 @@ static bool look_stream(struct wait *w, bool late)
 		w->gone = true;
 	if (late) {
 		w->offset = 1; /* a heartbeat is due */
+		w->until = loop_now_ms() + HEARTBEAT_MS;
 		w->timer = loop_timer(w->p->loop, "wait", HEARTBEAT_MS, on_time, w);
 	}
 	request_wake(w->request);
