@@ -220,6 +220,10 @@ void operation_go(struct operation *op)
 		act(op);
 		return;
 	}
+	if (op->resuming && op->verb == VERB_CREATE && !op->looked && !(c->backend->can & CELL_IS_PROCESS)) {
+		observe(op); /* where there is no cell, no keeper may ever come */
+		return;
+	}
 	if (c->keeper == NULL && (op->verb == VERB_CREATE || (c->backend->can & CELL_IS_PROCESS)) && !keeper_claim(op->p, c)) {
 		op->step = OP_KEEPER;
 		if (op->verb == VERB_CREATE && !op->resuming && !c->external_keeper && keeper_start(op->p, c, &e) < 0)
@@ -374,6 +378,18 @@ void cell_observed(struct cell *c, uint64_t token, const struct observation *o, 
 	}
 	if (operation_destroys(op)) {
 		observed_going(op, o, e);
+		return;
+	}
+	if (op->resuming && op->verb == VERB_CREATE && !op->looked && !(c->backend->can & CELL_IS_PROCESS)) {
+		op->looked = e == NULL;
+		if (e != NULL) {
+			look_again(op, 200);
+		} else if (o->presence == CELL_ABSENT) {
+			phi_error_set(&wrong, PHI_INTERNAL, 0, "", "phid was started anew before the cell was made");
+			operation_fail(op, &wrong);
+		} else {
+			operation_go(op);
+		}
 		return;
 	}
 	if (e != NULL) {

@@ -24,6 +24,7 @@ struct operation {
 		OP_OBSERVE,
 		OP_COMMIT,
 	} step;
+	bool looked; /* of a create taken up: whether there is a cell at all */
 	bool resuming, failing; /* taken up after a start of phid; being undone */
 	uint64_t token;
 	struct loop_source *deadline, *again, *patience;
