@@ -99,8 +99,10 @@ size_t cpuset_format(const struct cpuset *s, char *buf, size_t size)
 			last++;
 		w = last == c ? snprintf(buf + n, size - n, "%s%d", n ? "," : "", c)
 			      : snprintf(buf + n, size - n, "%s%d-%d", n ? "," : "", c, last);
-		if (w < 0 || (size_t)w >= size - n)
+		if (w < 0 || (size_t)w >= size - n) {
+			buf[n] = '\0'; /* half a number would be another CPU */
 			break;
+		}
 		n += (size_t)w;
 		c = cpuset_next(s, (unsigned)last + 1);
 	}

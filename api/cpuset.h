@@ -13,8 +13,8 @@ struct cpuset {
 	uint64_t bits[PHI_CPUS_MAX / 64];
 };
 
-/* Longest text of a set: alternating CPUs. */
-#define CPUSET_TEXT_MAX (PHI_CPUS_MAX / 2 * 5 + 1)
+/* More than the longest text of a set, which is one of pairs: "0-1,3-4,...". */
+#define CPUSET_TEXT_MAX (PHI_CPUS_MAX / 3 * 10 + 16)
 
 void cpuset_add(struct cpuset *s, unsigned cpu); /* cpu < PHI_CPUS_MAX */
 void cpuset_remove(struct cpuset *s, unsigned cpu);

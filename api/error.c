@@ -94,6 +94,7 @@ void phi_error_wrap(struct phi_error *e, const char *format, ...)
 	va_end(ap);
 	if (n >= 0 && (size_t)n < sizeof(e->detail))
 		snprintf(e->detail + n, sizeof(e->detail) - (size_t)n, ": %s", old);
+	mend(e->detail);
 }
 
 const char *phi_code_name(enum phi_code c)

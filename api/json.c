@@ -391,12 +391,12 @@ struct json *json_first(const struct json *j)
 
 struct json *json_next(const struct json *j)
 {
-	return (struct json *)c(j)->next;
+	return j != NULL ? (struct json *)c(j)->next : NULL;
 }
 
 const char *json_name(const struct json *member)
 {
-	return c(member)->string;
+	return member != NULL ? c(member)->string : NULL;
 }
 
 size_t json_length(const struct json *j)

@@ -12,7 +12,7 @@
 struct json;
 struct phi_error;
 
-/* Parses len bytes. The error's sentence gives line and column. The caller frees *ret. */
+/* Parses len bytes. The error's sentence gives line and column, that of a duplicate its name. The caller frees *ret. */
 int json_parse(const char *text, size_t len, struct json **ret, struct phi_error *e);
 void json_free(struct json *j);
 static inline void json_free_p(struct json **j)
@@ -55,5 +55,6 @@ void json_add_null(struct json *to, const char *name);
 void json_add_raw(struct json *to, const char *name, const char *text);
 struct json *json_add_object(struct json *to, const char *name);
 struct json *json_add_array(struct json *to, const char *name);
-/* The document without spaces; the caller frees it. */
+/* The document without spaces; the caller frees it. Numbers that were read keep 15 digits; those that json_add_integer
+ * wrote, all. */
 char *json_print(const struct json *j);

@@ -108,6 +108,8 @@ static int join_parameters(const struct json *j, const char *pointer, char **ret
 
 	if (j == NULL)
 		return 0;
+	if (!json_is_array(j))
+		return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "an array of strings was expected, not %s", json_kind(j));
 	for (const struct json *p = json_first(j); p != NULL; p = json_next(p)) {
 		const char *s = json_string(p);
 
@@ -147,19 +149,14 @@ static int read_hw_config(const struct json *hw, struct spec *s, struct phi_erro
 	if (memory != NULL) {
 		struct spec_memory *m;
 
-		if (!json_integer(memory, &n) || n < 4096)
+		if (!json_integer(memory, &n) || n < 4096 || n % 4096 != 0)
 			return phi_error_set(e, PHI_INVALID, EINVAL, "/vm/hwConfig/memory",
-					     "a number of bytes was expected");
-		/* The section replaces the image's memory by one region. */
-		if (s->memory.n == 0) {
-			s->memory = (struct field_array){1, calloc(1, sizeof(*m))};
-			if (s->memory.items == NULL)
-				abort();
-		}
-		for (m = s->memory.items; s->memory.n > 1; s->memory.n--)
-			free(m[s->memory.n - 1].pool);
-		free(m->pool);
-		*m = (struct spec_memory){.size = (uint64_t)n};
+					     "a number of bytes, a multiple of 4096, was expected");
+		m = calloc(1, sizeof(*m));
+		if (m == NULL)
+			abort();
+		m->size = (uint64_t)n;
+		s->memory = (struct field_array){1, m};
 	}
 	return 0;
 }

@@ -230,10 +230,18 @@ int http_problem(const struct http_answer *a, struct phi_error *e)
 {
 	_clean_json_ struct json *j = NULL;
 	const char *detail, *pointer = NULL;
+	char holders[200] = "";
 
 	if (a->body == NULL || json_parse(a->body, a->n, &j, NULL) < 0 || json_get_string(j, "code") == NULL)
 		return phi_error_set(e, PHI_INTERNAL, EPROTO, "", "phid answered %d", a->status);
 	detail = json_get_string(j, "detail");
 	pointer = json_get_string(json_first(json_get(j, "errors")), "pointer");
-	return phi_error_set(e, phi_code_from_name(json_get_string(j, "code")), 0, pointer, "%s", detail ? detail : "");
+	/* Who holds what, as far as it fits. */
+	for (const struct json *b = json_first(json_get(j, "blockers")); b != NULL; b = json_next(b)) {
+		size_t n = strlen(holders);
+
+		snprintf(holders + n, sizeof(holders) - n, "%s%s: %s", n ? ", " : "; ", json_get_string(b, "unit"),
+			 json_get_string(b, "owner"));
+	}
+	return phi_error_set(e, phi_code_from_name(json_get_string(j, "code")), 0, pointer, "%s%s", detail ? detail : "", holders);
 }

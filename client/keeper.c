@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
@@ -306,8 +307,12 @@ static void turn(void)
 static int own_nonblocking(int fd, int mode)
 {
 	char path[32];
+	struct stat st;
 	int own;
 
+	/* A file never blocks; and opened again it would have lost its offset and O_APPEND. */
+	if (fstat(fd, &st) < 0 || S_ISREG(st.st_mode))
+		return fd;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	own = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	return own >= 0 ? own : fd;

@@ -138,15 +138,23 @@ static int get_container(const char *word, struct json **ret, struct phi_error *
 
 /* ---- the commands ---- */
 
+static void print_header(void)
+{
+	printf("%-28s %-9s %-8s %-8s %-12s %s\n", "ID", "STATE", "BACKEND", "ACCEL", "CPUS", "EXIT");
+}
+
 static int print_row(const struct json *c, void *ud)
 {
+	bool *header = ud;
 	const struct json *cell = json_get(c, "cell");
 	char cpus[128] = "-";
 	size_t n = 0;
 
-	(void)ud;
 	if (opt.json)
 		return print_json(c);
+	if (!*header)
+		print_header();
+	*header = true;
 	for (const struct json *i = json_first(json_get(cell, "cpus")); i != NULL && n + 8 < sizeof(cpus); i = json_next(i)) {
 		int64_t v = 0;
 
@@ -160,10 +168,13 @@ static int print_row(const struct json *c, void *ud)
 
 static int cmd_ps(char **args, struct phi_error *e)
 {
+	bool header = false;
+	int r = each_container(print_row, &header, e);
+
 	(void)args;
-	if (!opt.json)
-		printf("%-28s %-9s %-8s %-8s %-12s %s\n", "ID", "STATE", "BACKEND", "ACCEL", "CPUS", "EXIT");
-	return each_container(print_row, NULL, e);
+	if (r == 0 && !opt.json && !header)
+		print_header();
+	return r;
 }
 
 static int cmd_inspect(char **args, struct phi_error *e)
@@ -343,6 +354,7 @@ int main(int argc, char **argv)
 		{"tail", required_argument, NULL, 'n'}, {"timeout", required_argument, NULL, 't'}, {"kill", no_argument, NULL, 'k'},
 		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'v'}, {0}};
 	struct phi_error e = {0};
+	char *end;
 	int c, r;
 
 	opt.socket = getenv("PHID_SOCKET") ? getenv("PHID_SOCKET") : "/run/phid/phid.sock";
@@ -361,7 +373,11 @@ int main(int argc, char **argv)
 			opt.tail = optarg;
 			break;
 		case 't':
-			opt.timeout_s = atoi(optarg);
+			opt.timeout_s = (int)strtol(optarg, &end, 10);
+			if (*end != '\0' || end == optarg || opt.timeout_s < 0 || opt.timeout_s > 3600) {
+				fprintf(stderr, "phictl: --timeout \"%s\": 0 to 3600 seconds were expected\n", optarg);
+				return 2;
+			}
 			break;
 		case 'k':
 			opt.kill = true;

@@ -118,7 +118,7 @@ static void read_command(struct invocation *v, const struct command *c, int i)
 	}
 }
 
-/* /etc/phid/runphi.conf: "key = value", keys socket, runtime, state-dir. The environment wins. */
+/* /etc/phid/runphi.conf: "key = value", keys socket, runtime, state-dir, images-ask. The environment wins. */
 static void read_config(struct invocation *v)
 {
 	static const char *const variables[] = {"PHID_SOCKET", "RUNPHI_RUNTIME", "RUNPHI_STATE_DIR"};
@@ -133,10 +133,14 @@ static void read_config(struct invocation *v)
 
 	strcpy(v->socket, "/run/phid/phid.sock");
 	strcpy(v->state_dir, "/run/runphi");
-	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+	v->images_ask = true;
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+		if (sscanf(line, " images-ask = %4095s", value) == 1)
+			v->images_ask = strcmp(value, "no") != 0;
 		for (size_t i = 0; i < PHI_COUNT(keys); i++)
 			if (sscanf(line, " %31[a-z-] = %4095s", key, value) == 2 && strcmp(key, keys[i]) == 0)
 				snprintf(places[i].to, places[i].size, "%s", value);
+	}
 	for (size_t i = 0; i < PHI_COUNT(keys); i++)
 		if (getenv(variables[i]) != NULL)
 			snprintf(places[i].to, places[i].size, "%s", getenv(variables[i]));
@@ -206,7 +210,8 @@ static void help(void)
 static const struct {
 	const char *name;
 	int (*run)(const struct invocation *v, const struct marker *m, struct phi_error *e);
-} verbs[] = {{"start", verb_start}, {"state", verb_state}, {"kill", verb_kill}, {"delete", verb_delete}};
+} verbs[] = {{"start", verb_start}, {"state", verb_state},   {"kill", verb_kill},
+	     {"delete", verb_delete}, {"pause", verb_pause}, {"resume", verb_resume}};
 
 static int on_container(const struct invocation *v, struct phi_error *e)
 {

@@ -16,6 +16,7 @@ struct invocation {
 	/* of the command */
 	const char *bundle, *pid_file, *console_socket, *format;
 	bool force, all, detach, keep, quiet;
+	bool images_ask; /* an image may ask for a cell by carrying /boot/config.json */
 	const char *words[4]; /* that are no options: the id, a signal */
 	int n_words;
 	/* where things are */
@@ -36,13 +37,15 @@ void marker_path(const struct invocation *v, const char *id, char *ret, size_t s
 /* Becomes the forwarded runtime; only comes back with an error. */
 int forward(const struct invocation *v, struct phi_error *e);
 /* Is the bundle of a create ours? 1, 0, or negative. */
-int bundle_is_managed(const char *bundle, bool *ret_terminal, struct phi_error *e);
+int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_terminal, struct phi_error *e);
 /* Is the container of a later command ours? Fills *m. */
 bool container_is_managed(const struct invocation *v, const char *id, struct marker *m);
 
 /* One verb each. 0, or negative with the error. */
 int verb_create(const struct invocation *v, struct phi_error *e);
 int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e);
+int verb_pause(const struct invocation *v, const struct marker *m, struct phi_error *e);
+int verb_resume(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_start(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_state(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_kill(const struct invocation *v, const struct marker *m, struct phi_error *e);

@@ -184,7 +184,7 @@ static int ours_or_forward(const struct invocation *v, char *bundle, struct phi_
 
 	if (r < 0)
 		return forward(v, e);
-	r = bundle_is_managed(bundle, &terminal, e);
+	r = bundle_is_managed(v, bundle, &terminal, e);
 	if (r == 0)
 		return forward(v, e);
 	if (r > 0 && (terminal || v->console_socket != NULL))

@@ -101,7 +101,7 @@ static bool image_asks(const char *bundle, const char *root_path)
 	return fd >= 0;
 }
 
-int bundle_is_managed(const char *bundle, bool *ret_terminal, struct phi_error *e)
+int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_terminal, struct phi_error *e)
 {
 	_clean_oci_ struct oci_config c = {0};
 	_clean_free_ char *text = NULL;
@@ -125,7 +125,7 @@ int bundle_is_managed(const char *bundle, bool *ret_terminal, struct phi_error *
 	if (asked != NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations/org.runphi.runtime",
 				     "\"%.40s\" is neither runphi nor runc", asked);
-	return c.has_vm || (c.root_path != NULL && image_asks(bundle, c.root_path));
+	return c.has_vm || (v->images_ask && c.root_path != NULL && image_asks(bundle, c.root_path));
 }
 
 /* No marker, and nothing of the forwarded runtime: phid may know it all the same. */

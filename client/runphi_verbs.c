@@ -43,6 +43,16 @@ int verb_start(const struct invocation *v, const struct marker *m, struct phi_er
 	return request(v, m, "POST", "/start", NULL, NULL, e);
 }
 
+int verb_pause(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	return request(v, m, "POST", "/pause", NULL, NULL, e);
+}
+
+int verb_resume(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	return request(v, m, "POST", "/resume", NULL, NULL, e);
+}
+
 /* The state document of runtime.md; "paused" beside its four, as runc has it. */
 static struct json *state_document(const char *id, const struct json *container)
 {

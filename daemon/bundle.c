@@ -201,35 +201,29 @@ static int load_bundle(struct bundle *b, int root, int *ret_images, struct phi_e
 	b->annotations = annotations_json(&c);
 	if (b->has_spec) /* the request's spec wins */
 		return 0;
+	if (c.has_vm) { /* its paths are in the caller's root, not in the image (config-vm.md) */
+		r = oci_vm_to_spec(c.vm, &b->spec, e);
+		return r < 0 ? r : spec_complete(&b->spec, "/vm", e);
+	}
 	if (c.root_path != NULL) {
 		rootfs = open_rootfs(root, b->path, c.root_path, e);
 		if (rootfs < 0)
 			return rootfs;
 		r = read_text(rootfs, "/boot/config.json", PHI_BUNDLE_CONFIG_MAX, "/boot/config.json", &boot, &n, &missing);
-		if (r < 0 && (missing.err != ENOENT || !c.has_vm)) {
+		if (r < 0 && missing.err != ENOENT) {
 			*e = missing;
 			return r;
 		}
 		if (r == 0) {
 			r = spec_read_boot_config(boot, n, &b->spec, e);
-			if (r < 0) {
+			if (r < 0)
 				phi_error_wrap(e, "the image's /boot/config.json");
-				return r;
-			}
 			*ret_images = PHI_TAKE_FD(rootfs);
+			return r;
 		}
 	}
-	if (c.has_vm) { /* its paths are in the caller's root, not in the image (config-vm.md) */
-		phi_close(ret_images);
-		spec_free(&b->spec);
-		spec_init(&b->spec);
-		r = oci_vm_to_spec(c.vm, &b->spec, e);
-		return r < 0 ? r : spec_complete(&b->spec, "/vm", e);
-	}
-	if (*ret_images < 0)
-		return phi_error_set(e, PHI_INVALID, EINVAL, "/bundle",
+	return phi_error_set(e, PHI_INVALID, EINVAL, "/bundle",
 				     "neither a vm section nor /boot/config.json in the image says what to boot");
-	return 0;
 }
 
 void bundle_load(struct bundle *b)

@@ -35,7 +35,7 @@ const struct backend *backend_find(const struct phid *p, const char *name)
 
 struct cell *cell_new(struct phid *p, const struct container *row, struct phi_error *e)
 {
-	_clean_json_ struct json *spec = NULL;
+	_clean_json_ struct json *spec = NULL, *cell = NULL;
 	struct cell *c;
 	int r = json_parse(row->spec, strlen(row->spec), &spec, e);
 
@@ -54,6 +54,8 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	c->keeper_pid = row->keeper_pid;
 	c->keeper_start = row->keeper_start;
 	c->external_keeper = !row->keeper_by_phid;
+	if (row->cell != NULL && json_parse(row->cell, strlen(row->cell), &cell, NULL) == 0 && json_get_string(cell, "accel") != NULL)
+		snprintf(c->accel, sizeof(c->accel), "%s", json_get_string(cell, "accel"));
 	r = spec_read(spec, FIELD_WIRE, "/spec", &c->spec, e);
 	if (r < 0 || c->backend == NULL) {
 		if (r == 0)

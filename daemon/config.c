@@ -11,7 +11,8 @@
 #include <string.h>
 #include <syslog.h>
 
-static const char *const levels[] = {"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug", NULL};
+/* Indices are syslog's levels; those without a name cannot be asked for. */
+static const char *const levels[] = {"", "", "", "err", "warning", "", "info", "debug", NULL};
 
 static const struct {
 	const char *name, *argument, *help;
@@ -100,13 +101,13 @@ static int set_option(struct config *c, const char *name, const char *value, str
 		return set_number(name, value, 1000, 4294900000, &c->vm_uid_base, e);
 	if (strcmp(name, "log-level") == 0) {
 		for (int i = 0; levels[i] != NULL; i++)
-			if (strcmp(levels[i], value) == 0) {
+			if (levels[i][0] != '\0' && strcmp(levels[i], value) == 0) {
 				c->log_level = i;
 				return 0;
 			}
 		return wrong(name, value, "is none of err, warning, info, debug", e);
 	}
-	return wrong(name, value, "there is no such option; see --help", e);
+	return phi_error_set(e, PHI_INVALID, EINVAL, "", "there is no option %s; see --help", name);
 }
 
 static char *trim(char *s)
@@ -161,7 +162,7 @@ static int option_at(char **argv, int *i, const char **ret_name, const char **re
 	const char *word = argv[*i], *equals = strchr(word, '=');
 
 	if (strncmp(word, "--", 2) != 0)
-		return wrong(word, word, "options begin with --; there are no other arguments", e);
+		return wrong(word, word, "is no option: they begin with --, and there are no other arguments", e);
 	snprintf(name, 64, "%.*s", equals ? (int)(equals - word - 2) : 60, word + 2);
 	*ret_name = name;
 	for (size_t k = 0; k < PHI_COUNT(options); k++) {
@@ -171,11 +172,11 @@ static int option_at(char **argv, int *i, const char **ret_name, const char **re
 		if (options[k].argument == NULL || equals != NULL)
 			return 0;
 		if (argv[*i + 1] == NULL)
-			return wrong(name, "", "needs a value", e);
+			return phi_error_set(e, PHI_INVALID, EINVAL, "", "option --%s needs a value", name);
 		*ret_value = argv[++*i];
 		return 0;
 	}
-	return wrong(name, word, "there is no such option; see --help", e);
+	return phi_error_set(e, PHI_INVALID, EINVAL, "", "there is no option %s; see --help", word);
 }
 
 int config_read(struct config *c, int argc, char **argv, struct phi_error *e)

@@ -87,6 +87,8 @@ static const struct backend *choose_backend(struct call *c, struct phi_error *e)
 	}
 	for (size_t i = 0; i < c->p->n_backends; i++) {
 		b = c->p->backends[i];
+		if ((b->can & IS_STAND_IN) && c->p->n_backends > 1)
+			continue; /* nobody wants a stand-in who did not ask for it */
 		if (b->validate(s, &c->p->platform, e) == 0)
 			return b;
 		if (e->code == PHI_INVALID)

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
@@ -308,7 +309,8 @@ int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_
 			return phi_error_set(e, PHI_INVALID, ENAMETOOLONG, "/socket", "the path of the socket is too long");
 		unlink(a.sun_path);
 		fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 1024) < 0)
+		if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || chmod(a.sun_path, 0666) < 0 ||
+		    listen(fd, 1024) < 0)
 			return phi_error_set(e, PHI_INTERNAL, errno, "", "%s: %s", a.sun_path, strerror(errno));
 	}
 	all = calloc(1, sizeof(*all));

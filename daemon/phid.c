@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 static const struct backend *const built[] = {&backend_qemu, &backend_sim};
@@ -70,7 +71,9 @@ static int prepare_dirs(struct phid *p, struct phi_error *e)
 	if (of_socket == NULL || asprintf(&cells, "%s/cells", p->config.state_dir) < 0)
 		abort();
 	*strrchr(of_socket, '/') = '\0';
-	r = make_dirs(cells, 0700, e);
+	r = make_dirs(p->config.state_dir, 0700, e);
+	if (r == 0)
+		r = make_dirs(cells, 0700, e);
 	if (r == 0)
 		r = make_dirs(p->config.runtime_dir, 0755, e);
 	if (r == 0 && of_socket[0] != '\0')
@@ -95,8 +98,10 @@ static int init_backends(struct phid *p, struct backend_env *env, struct phi_err
 }
 
 /* Sockets from systemd, by their type: the API's is a stream, the keepers' a sequence of packets. */
-static void take_sockets(int *ret_http, int *ret_keepers)
+static void take_sockets(struct config *c, int *ret_http, int *ret_keepers)
 {
+	struct sockaddr_un a = {0};
+	socklen_t size = sizeof(a) - 1;
 	int n = sd_listen_fds(1);
 
 	*ret_http = *ret_keepers = -1;
@@ -106,6 +111,11 @@ static void take_sockets(int *ret_http, int *ret_keepers)
 		else if (sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, NULL, 0) > 0)
 			*ret_keepers = fd;
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	}
+	/* Where it really is, keepers are told. */
+	if (*ret_http >= 0 && getsockname(*ret_http, (struct sockaddr *)&a, &size) == 0 && a.sun_path[0] == '/') {
+		free(c->socket);
+		c->socket = strdup(a.sun_path);
 	}
 }
 
@@ -154,7 +164,7 @@ static int serve(struct phid *p, struct phi_error *e)
 				   .runtime_dir = p->config.runtime_dir,
 				   .root = geteuid() == 0,
 				   .vm_uid_base = (uid_t)p->config.vm_uid_base};
-	take_sockets(&http_fd, &keepers_fd);
+	take_sockets(&p->config, &http_fd, &keepers_fd);
 	host_stay(&p->platform, &env.host_cpus);
 	r = init_backends(p, &env, e); /* the probe forks: before there are threads */
 	if (r < 0)
@@ -192,11 +202,14 @@ static int run(struct phid *p, struct phi_error *e)
 	sigset_t blocked;
 	int r = host_discover(&p->platform, p->config.platform, e);
 
+	if (r == 0 && access(p->config.keeper, X_OK) < 0)
+		r = phi_error_set(e, PHI_INVALID, errno, "/keeper", "the keeper's program %s: %s", p->config.keeper, strerror(errno));
 	if (r < 0 || p->config.check_only)
 		return r;
 	r = prepare_dirs(p, e);
 	if (r < 0)
 		return r;
+	umask(0077); /* from here on: database, locks, consoles */
 	r = lock_state(p->config.state_dir, e);
 	if (r < 0)
 		return r;

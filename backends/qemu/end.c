@@ -15,7 +15,8 @@ const char *const qemu_exit_rules[] = {"134", "GUEST_PANICKED", "1", "guest-rese
 
 void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret)
 {
-	const char *said = strstr(exit_text, "--- diagnostics\n");
+	static const char diagnostics[] = "--- diagnostics\n";
+	const char *said = strstr(exit_text, diagnostics);
 	const char *reason = "guest-exit";
 	size_t n;
 
@@ -30,8 +31,7 @@ void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, cons
 		reason = "guest-reset";
 	} else if (strstr(exit_text, "guest-shutdown") != NULL) {
 		reason = "guest-shutdown";
-	} else if (WEXITSTATUS(wstatus) == 1 && strstr(exit_text, "\"event\"") == NULL && said != NULL &&
-		   strstr(said, "qemu-system") != NULL) {
+	} else if (WEXITSTATUS(wstatus) == 1 && said != NULL && strncmp(said + strlen(diagnostics), "qemu", 4) == 0) {
 		reason = "failed"; /* it refused to begin and said why */
 		ret->code = 1;
 	} else if (WEXITSTATUS(wstatus) == 126 || WEXITSTATUS(wstatus) == 127) {
@@ -40,7 +40,7 @@ void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, cons
 	snprintf(ret->reason, sizeof(ret->reason), "%s", reason);
 	if (said == NULL)
 		return;
-	said += strlen("--- diagnostics\n");
+	said += strlen(diagnostics);
 	n = strcspn(said, "\n");
 	snprintf(ret->detail, sizeof(ret->detail), "%.*s", (int)(n < 200 ? n : 200), said);
 	if (strncmp(ret->detail, "---", 3) == 0)

@@ -91,6 +91,9 @@ static int qemu_validate(const struct spec *s, const struct platform *p, struct 
 	if (s->boot.kernel.has_at || s->boot.inmate.has_at || s->boot.initrd.has_at)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/boot",
 				     "QEMU loads an image where its headers say; leave \"at\" out");
+	if (s->keeper_lost == KEEPER_LOST_KEEP)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/lifecycle/keeper_lost",
+				     "QEMU is the keeper's child and ends with it; \"stop\" is possible");
 	for (size_t i = 0; i < s->memory.n; i++) {
 		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
 		char where[40];
