@@ -133,8 +133,10 @@ def test_of_32_deletes_at_once_one_is_the_one(phid, client):
 
 
 @pytest.mark.parametrize("ids", [6, 40], ids=["contended", "spread"])
-def test_8_clients_at_random_leave_a_consistent_daemon(phid, client, ids):
+def test_8_clients_at_random_leave_a_consistent_daemon(own_phid, ids):
     """Every answer is one that the API documents (the client checks), and no clash leaves anything wrong."""
+    phid = own_phid()
+    client = phid.client()
     reader = Reader(phid)
     begin = client.get("/v1/health").json["last_event"]
     until = time.monotonic() + SECONDS

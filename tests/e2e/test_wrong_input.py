@@ -370,7 +370,7 @@ def test_an_encoded_slash_or_nul_names_no_other_container(client):
                            ("DELETE", "/v1/containers/a%00x?force=true"), ("DELETE", "/v1/containers/a%00?force=true"),
                            ("POST", "/v1/containers/x%2F..%2Fa/start"), ("PUT", "/v1/containers/n%00n")):
         answer = client.raw(method, target, b'{"spec":{}}' if method == "PUT" else None)
-        assert answer.status in (404, 422), f"{method} {target}: {answer}"
+        assert answer.status in (404, 405, 422), f"{method} {target}: {answer}"
     assert client.container("a").expect(200).json["state"] == "created"
     client.container("n").expect(404)
 

@@ -166,6 +166,7 @@ class Phid:
         self.log_path = self.dir / f"log{self.starts}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.log_path, "wb") as log:
             ready.bind(str(notify))
+            notify.chmod(0o777)
             self.process = subprocess.Popen(self.argv(), env={**self.env, "NOTIFY_SOCKET": str(notify)}, stdout=log,
                                             stderr=log, stdin=subprocess.DEVNULL, cwd="/", start_new_session=True)
             pidfd = os.pidfd_open(self.process.pid)
@@ -185,7 +186,11 @@ class Phid:
         return self
 
     def __enter__(self):
-        return self.start() if self.process is None else self
+        try:
+            return self.start() if self.process is None else self
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, kind, *_):
         try:
@@ -223,8 +228,9 @@ class Phid:
         return "".join(f"--- {p.name}\n" + p.read_text(errors="replace") for p in sorted(self.dir.glob("log*")))
 
     def sanitizer_reports(self):
-        """What ASan and UBSan of any process of ours wrote."""
-        text = "".join(f"--- {p.name}\n" + p.read_text(errors="replace") for p in sorted(self.dir.glob("san.*")))
+        """What ASan, LSan and UBSan of any process of ours reported; not what they say of themselves."""
+        texts = [(p.name, p.read_text(errors="replace")) for p in sorted(self.dir.glob("san.*"))]
+        text = "".join(f"--- {name}\n{t}" for name, t in texts if any(w in t for w in SANITIZER_WORDS))
         lines = [line for line in self.log().splitlines() if any(w in line for w in SANITIZER_WORDS)]
         return text + "\n".join(lines)
 
