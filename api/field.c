@@ -198,6 +198,8 @@ static int read_array(const struct json *j, const struct field *f, enum field_fo
 	if (json_length(j) > f->max)
 		return phi_error_set(e, PHI_INVALID, ERANGE, pointer, "%zu items; at most %" PRIu64 " are allowed",
 				     json_length(j), f->max);
+	if (json_length(j) == 0)
+		return 0;
 	ret->items = zeroed_or_die(json_length(j), f->sub->size);
 	for (const struct json *i = json_first(j); i != NULL; i = json_next(i)) {
 		char number[24], where[160];

@@ -135,7 +135,6 @@ int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "an initrd needs a kernel");
 	}
 	if (s->memory.n == 0) {
-		free(s->memory.items); /* of an empty list */
 		s->memory.items = calloc(1, sizeof(struct spec_memory));
 		if (s->memory.items == NULL)
 			abort();

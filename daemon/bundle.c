@@ -233,18 +233,20 @@ void bundle_load(struct bundle *b)
 	char path[64];
 	int r = 0;
 
+	spec_init(&b->spec);
+	if (b->spec_json != NULL) {
+		b->has_spec = true;
+		r = spec_read(b->spec_json, FIELD_WIRE, "/spec", &b->spec, e);
+		if (r < 0 || (b->path == NULL && b->spec.boot.kernel.path == NULL && b->spec.boot.inmate.path == NULL))
+			return; /* wrong, or without a file */
+	}
 	snprintf(path, sizeof(path), "/proc/%d/root", (int)b->peer);
 	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0) {
 		phi_error_set(e, PHI_FORBIDDEN, errno, "", "the caller's root cannot be opened: %s", strerror(errno));
 		return;
 	}
-	spec_init(&b->spec);
-	if (b->spec_json != NULL) {
-		b->has_spec = true;
-		r = spec_read(b->spec_json, FIELD_WIRE, "/spec", &b->spec, e);
-	}
-	if (r == 0 && b->path != NULL)
+	if (b->path != NULL)
 		r = load_bundle(b, root, &images, e);
 	if (r == 0)
 		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.kernel, "kernel", e);

@@ -219,6 +219,10 @@ static int apply(struct store *s, void *ud, struct phi_error *e)
 	int r, status = 200;
 
 	r = store_container_by_row(s, STORE_WRITE, op->cell->row, &c, e);
+	if (r == -ENOENT && operation_destroys(op)) { /* an operation that this one superseded removed it */
+		op->status = 204;
+		return 0;
+	}
 	if (r < 0)
 		return r;
 	c.op = VERB_MAX;

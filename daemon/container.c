@@ -360,6 +360,7 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 		return r;
 	row.op = c->verb;
 	row.op_uid = c->peer.uid;
+	free(row.op_key);
 	row.op_key = c->key ? strdup(c->key) : NULL;
 	r = store_container_update(s, &row, e);
 	if (r == 0 && c->key != NULL)
@@ -381,6 +382,8 @@ static int withdraw(struct store *s, void *ud, struct phi_error *e)
 	if (r < 0)
 		return r;
 	row.op = VERB_MAX;
+	row.op_uid = 0;
+	free(PHI_TAKE(row.op_key));
 	return store_container_update(s, &row, e);
 }
 
@@ -501,8 +504,10 @@ static void destroy(struct call *c, const struct container *row)
 		call_free(c);
 		return;
 	}
-	if (op != NULL && c->verb == VERB_KILL && op->verb == VERB_END && !op->resuming) {
-		operation_join(op, PHI_TAKE(c->waiter)); /* it is ending: that is what is wanted */
+	/* It is ending, or being deleted by force, already: that is what is wanted. */
+	if (op != NULL && ((c->verb == VERB_KILL && op->verb == VERB_END && !op->resuming) ||
+			   (c->verb == VERB_DELETE_FORCE && op->verb == VERB_DELETE_FORCE))) {
+		operation_join(op, PHI_TAKE(c->waiter));
 		call_free(c);
 		return;
 	}

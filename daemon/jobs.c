@@ -122,7 +122,7 @@ void jobs_submit(struct jobs *j, void (*run)(void *ud), void (*done)(void *ud), 
 	pthread_mutex_unlock(&j->lock);
 }
 
-void jobs_free(struct jobs *j)
+void jobs_stop(struct jobs *j)
 {
 	if (j == NULL)
 		return;
@@ -133,14 +133,4 @@ void jobs_free(struct jobs *j)
 	for (int i = 0; i < j->n_threads; i++)
 		pthread_join(j->threads[i], NULL);
 	loop_source_free(j->source);
-	for (struct job *job = j->first, *next; job != NULL; job = next) {
-		next = job->next;
-		free(job);
-	}
-	for (struct job *job = j->finished, *next; job != NULL; job = next) {
-		next = job->next;
-		free(job);
-	}
-	close(j->fd);
-	free(j);
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define AGAIN_MS 10 /* between two looks at a cell that is to go */
+#define LOOKS_MAX 50 /* before the hypervisor is asked once more to destroy it */
 
 bool operation_destroys(const struct operation *op)
 {
@@ -316,7 +317,10 @@ static void look_again(struct operation *op, uint64_t ms)
 static void observed_going(struct operation *op, const struct observation *o, const struct phi_error *e)
 {
 	if (e != NULL || o->presence != CELL_ABSENT) {
-		look_again(op, e != NULL ? 5 * AGAIN_MS : AGAIN_MS);
+		if (++op->looks % LOOKS_MAX == 0)
+			act(op);
+		else
+			look_again(op, e != NULL ? 5 * AGAIN_MS : AGAIN_MS);
 		return;
 	}
 	killpoint(word(op), "observed");

@@ -40,6 +40,7 @@ struct operation {
 	bool detached;	    /* superseded: another operation has the cell */
 	bool seen_gone;	    /* observe showed no cell: the units may be released */
 	bool quarantine;    /* the cell was to go and was not seen gone in time */
+	unsigned looks;	    /* at a cell that is to go */
 	int status;	    /* HTTP, of a good outcome */
 };
 

@@ -250,7 +250,7 @@ int main(int argc, char **argv)
 	if (r == 0)
 		r = run(&p, &e);
 	/* What was not committed yet is dropped, as by a kill -9: its callers were told to ask again. */
-	jobs_free(p.jobs);
+	jobs_stop(p.jobs);
 	if (r < 0)
 		log_error(NULL, "%s", e.detail[0] ? e.detail : strerror(-r));
 	if (r == 0 && p.config.check_only)
