@@ -61,11 +61,9 @@ static int path_member(const struct json *j, const char *name, char **ret, struc
 	if (r < 0 || s == NULL)
 		return r;
 	snprintf(where, sizeof(where), "/%s", name);
-	if (strlen(s) >= PHI_PATH_MAX || strstr(s, "..") != NULL)
-		return phi_error_set(e, PHI_INVALID, EINVAL, where, "\"%.60s\" is not a path inside the image", s);
 	if (asprintf(ret, "%s%s", s[0] == '/' ? "" : "/", s) < 0)
 		abort();
-	return 0;
+	return field_check_path(*ret, where, e);
 }
 
 static int read_sizes(const struct json *j, struct spec *s, struct phi_error *e)
@@ -101,6 +99,10 @@ static int read_sizes(const struct json *j, struct spec *s, struct phi_error *e)
 					     "each item needs a \"pcpu\" from 0 to %d", PHI_CPUS_MAX - 1);
 		cpuset_add(&s->cpus.set, (unsigned)n);
 	}
+	if (cpuset_count(&s->cpus.set) != json_length(pins) || (s->cpus.has_count && s->cpus.count != (int64_t)json_length(pins)))
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/vcpu_pinning",
+				     "each of the vcpus needs a pcpu of its own: %zu pins name %u CPUs", json_length(pins),
+				     cpuset_count(&s->cpus.set));
 	s->cpus.has_set = true;
 	s->cpus.has_count = false;
 	return 0;
@@ -157,6 +159,9 @@ static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e
 	r = text_member(j, "cmdline", &at, e);
 	if (r < 0)
 		return r;
+	if (at != NULL && strlen(at) > PHI_CMDLINE_MAX)
+		return phi_error_set(e, PHI_INVALID, ERANGE, "/cmdline", "the text has %zu bytes; at most %d are allowed", strlen(at),
+				     PHI_CMDLINE_MAX);
 	if (at != NULL)
 		s->boot.cmdline = copy(at);
 	r = read_sizes(j, s, e);

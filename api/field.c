@@ -102,7 +102,7 @@ static void *zeroed_or_die(size_t n, size_t size)
 }
 
 /* An absolute path in which no component is "..", so that what is asked for is what is written. */
-static int check_path(const char *s, const char *pointer, struct phi_error *e)
+int field_check_path(const char *s, const char *pointer, struct phi_error *e)
 {
 	size_t n = strlen(s);
 
@@ -126,7 +126,7 @@ static int read_string(const struct json *j, const struct field *f, const char *
 	if (s == NULL)
 		return wrong_type(j, "a string", pointer, e);
 	if (f->type == FIELD_PATH)
-		r = check_path(s, pointer, e);
+		r = field_check_path(s, pointer, e);
 	else if (f->type == FIELD_ID)
 		r = id_check(s, pointer, e);
 	else if (strlen(s) < f->min || strlen(s) > f->max)

@@ -74,6 +74,8 @@ int fields_read(const struct json *j, const struct field_table *t, enum field_fo
 void fields_write(const void *in, const struct field_table *t, struct json *to);
 void fields_free(void *s, const struct field_table *t);
 
+/* The rule of FIELD_PATH: absolute, names a file, no "..", at most PHI_PATH_MAX bytes. */
+int field_check_path(const char *path, const char *pointer, struct phi_error *e);
 /* "16M", "0x1000", "4096" (K, M, G, T are powers of 1024) as bytes. */
 bool field_parse_size(const char *text, uint64_t *ret);
 /* base + "/" + name with the escapes of RFC 6901; what does not fit is cut. */

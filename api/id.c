@@ -79,7 +79,7 @@ int id_of_oci(const char *oci_id, const char *root, char *ret, struct phi_error 
 	int n = snprintf(ret, PHI_ID_MAX + 1, "%s~%08x", oci_id, (unsigned)(id_hash64(root) >> 32));
 
 	if (n > PHI_ID_MAX || strchr(oci_id, '~') != NULL)
-		return phi_error_set(e, PHI_INVALID, EINVAL, "/id", "container id \"%.40s...\" is too long or has a ~",
+		return phi_error_set(e, PHI_INVALID, n > PHI_ID_MAX ? ENAMETOOLONG : EINVAL, "/id", "container id \"%.40s...\" is too long or has a ~",
 				     oci_id);
 	return id_check(ret, "/id", e);
 }

@@ -47,6 +47,7 @@ struct keeper_hello {
 	int32_t cell_pid; /* 0: none */
 	uint64_t start, cell_start; /* field 22 of /proc/<pid>/stat, clock ticks since boot */
 	char incarnation[PHI_UUID_LEN + 4];
+	uint32_t by_caller; /* 1: started by whoever creates the container, who may not have asked phid yet */
 };
 
 struct keeper_spawned {

@@ -92,9 +92,11 @@ const char *oci_annotation(const struct oci_config *c, const char *name)
 static int absolute_path(const struct json *j, const char *pointer, char **ret, struct phi_error *e)
 {
 	const char *s = json_string(j);
+	int r = s != NULL ? field_check_path(s, pointer, e)
+			  : phi_error_set(e, PHI_INVALID, EINVAL, pointer, "an absolute path was expected, not %s", json_kind(j));
 
-	if (s == NULL || s[0] != '/' || strlen(s) > PHI_PATH_MAX)
-		return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "an absolute path was expected");
+	if (r < 0)
+		return r;
 	free(*ret);
 	*ret = copy(s);
 	return 0;
@@ -113,7 +115,7 @@ static int join_parameters(const struct json *j, const char *pointer, char **ret
 	for (const struct json *p = json_first(j); p != NULL; p = json_next(p)) {
 		const char *s = json_string(p);
 
-		if (s == NULL || n + strlen(s) + 2 > sizeof(line))
+		if (s == NULL || n + strlen(s) + (n ? 2 : 1) > sizeof(line))
 			return phi_error_set(e, PHI_INVALID, EINVAL, pointer,
 					     "strings of together at most %d bytes were expected", PHI_CMDLINE_MAX);
 		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s%s", n ? " " : "", s);
@@ -130,6 +132,8 @@ static int read_hw_config(const struct json *hw, struct spec *s, struct phi_erro
 	char where[60];
 	int64_t n;
 
+	if (hw != NULL && !json_is_object(hw))
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/vm/hwConfig", "an object was expected, not %s", json_kind(hw));
 	for (size_t i = 0; i < PHI_COUNT(refused); i++) {
 		const struct json *m = json_get(hw, refused[i]);
 
@@ -149,13 +153,16 @@ static int read_hw_config(const struct json *hw, struct spec *s, struct phi_erro
 	if (memory != NULL) {
 		struct spec_memory *m;
 
-		if (!json_integer(memory, &n) || n < 4096 || n % 4096 != 0)
+		if (!json_integer(memory, &n) || n < 4096 || n % 4096 != 0 || n > INT64_C(1) << 50)
 			return phi_error_set(e, PHI_INVALID, EINVAL, "/vm/hwConfig/memory",
 					     "a number of bytes, a multiple of 4096, was expected");
 		m = calloc(1, sizeof(*m));
 		if (m == NULL)
 			abort();
 		m->size = (uint64_t)n;
+		for (size_t i = 0; i < s->memory.n; i++) /* one region in place of what there was */
+			free(((struct spec_memory *)s->memory.items)[i].pool);
+		free(s->memory.items);
 		s->memory = (struct field_array){1, m};
 	}
 	return 0;

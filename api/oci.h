@@ -25,7 +25,7 @@ static inline void oci_config_free_p(struct oci_config *c)
 }
 #define _clean_oci_ _clean_(oci_config_free_p)
 
-/* Lays the `vm` section (config-vm.md) into a fresh spec: kernel, initrd, parameters, hwConfig.vcpus and .memory.
+/* Lays the `vm` section (config-vm.md) into a spec, in place of what it says of them: kernel, initrd, parameters, hwConfig.vcpus and .memory.
  * What cannot be honoured is refused by name. */
 int oci_vm_to_spec(const struct json *vm, struct spec *s, struct phi_error *e);
 /* The value of an annotation, or NULL. */

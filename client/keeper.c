@@ -29,7 +29,7 @@
 static struct {
 	const char *socket, *incarnation;
 	int phid, sync; /* connection; pipe of the creator, -1 once it said "done" */
-	bool undo, finishing;
+	bool undo, finishing, by_caller;
 	int64_t retry_at, exit_at; /* CLOCK_MONOTONIC ms; 0: none */
 	int retry_ms, exit_code;
 	struct cell cell;
@@ -112,6 +112,7 @@ static void connect_phid(void)
 		k.retry_at = now_ms() + k.retry_ms;
 		return;
 	}
+	m.by_caller = k.by_caller;
 	strcpy(m.incarnation, k.incarnation); /* length checked in main */
 	tell(&m, sizeof(m), KEEPER_HELLO, NULL, 0);
 	if (k.cell.state == KEEPER_CELL_DEAD)
@@ -342,8 +343,10 @@ int main(int argc, char **argv)
 				"--socket PATH --incarnation UUID [--sync FD]\n");
 		return 2;
 	}
-	if (sync != NULL)
+	if (sync != NULL) {
 		k.sync = atoi(sync);
+		k.by_caller = true;
+	}
 	prctl(PR_SET_NAME, "phid-keeper");
 	signal(SIGCHLD, SIG_DFL);
 	signal(SIGPIPE, SIG_IGN);

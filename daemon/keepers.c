@@ -116,8 +116,8 @@ void keeper_unclaim(struct cell *c)
 {
 	struct keeper *k = c->keeper;
 
-	if (k == NULL || k->hello.cell != KEEPER_CELL_NONE)
-		return;
+	if (k == NULL || k->hello.cell != KEEPER_CELL_NONE || !k->hello.by_caller)
+		return; /* one of phid's own is told to go: the next try has another */
 	c->keeper = NULL;
 	k->cell = NULL;
 	k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
@@ -166,7 +166,7 @@ static void greet_stranger(struct keeper *k)
 		send_end(k, KEEPER_COMMITTED, end.code);
 	} else if (known) {
 		return; /* of a backend that is not enabled: its guest is none of our business now */
-	} else if (k->hello.cell == KEEPER_CELL_NONE) {
+	} else if (k->hello.cell == KEEPER_CELL_NONE && k->hello.by_caller) {
 		k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
 	} else {
 		send_end(k, KEEPER_GONE, 137);

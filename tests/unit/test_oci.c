@@ -267,7 +267,7 @@ static void a_section_that_is_refused_leaks_nothing(void **state)
 	(void)state;
 	refuse_vm("{\"kernel\":{\"path\":\"/k\",\"initrd\":\"/r\",\"parameters\":[\"a\"]},\"hwConfig\":{\"memory\":8192,\"vcpus\":0}}", PHI_INVALID,
 		  "/vm/hwConfig/vcpus");
-	refuse_vm("{" KERNEL ",\"hwConfig\":{\"memory\":4097}}", PHI_INVALID, "/vm/memory/0/size");
+	refuse_vm("{" KERNEL ",\"hwConfig\":{\"memory\":4097}}", PHI_INVALID, "/vm/hwConfig/memory");
 }
 
 int main(void)
