@@ -30,7 +30,7 @@ struct spec_memory {
 	uint64_t size;	 /* bytes, page multiple */
 	uint64_t at;	 /* host-physical base wanted */
 	uint64_t colors; /* cache colour mask, 0: all */
-	char *pool;	 /* NULL: the first pool that fits */
+	char *pool;	 /* NULL: the pool that fits best */
 	bool has_at, has_colors;
 };
 

@@ -299,17 +299,30 @@ uint64_t alloc_pool_free(const struct alloc_view *v, const struct platform_pool 
 	return used < pool->size ? pool->size - used : 0;
 }
 
-static void refuse_memory(const struct alloc_view *v, const struct spec_memory *m, const char *pool, bool by_amount,
-			  struct alloc_refusal *refusal)
+static uint64_t wished_from_pool(const struct alloc_grant *g, const char *pool)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < g->n_memory; i++)
+		if (strcmp(g->memory[i].pool, pool) == 0)
+			n += g->memory[i].size;
+	return n;
+}
+
+static void refuse_memory(const struct alloc_view *v, const struct alloc_grant *g, const struct spec_memory *m, const char *pool,
+			  bool by_amount, struct alloc_refusal *refusal)
 {
 	const struct platform_pool *pools = v->platform->memory.items;
 
 	refusal->kind = "memory";
 	refusal->wanted = m->size;
-	for (size_t i = 0; i < v->platform->memory.n; i++)
+	for (size_t i = 0; i < v->platform->memory.n; i++) {
+		uint64_t unowned = alloc_pool_free(v, &pools[i]), wished = wished_from_pool(g, pools[i].name);
+
 		if ((pool == NULL || strcmp(pools[i].name, pool) == 0) && !(by_amount && pools[i].has_base) &&
-		    alloc_pool_free(v, &pools[i]) > refusal->available)
-			refusal->available = alloc_pool_free(v, &pools[i]);
+		    unowned > wished && unowned - wished > refusal->available)
+			refusal->available = unowned - wished;
+	}
 	for (size_t i = 0; i < v->n_ranges; i++)
 		if (pool == NULL || strcmp(v->ranges[i].pool, pool) == 0) {
 			if (v->ranges[i].has_base)
@@ -347,16 +360,6 @@ static int fit_at(const struct alloc_view *v, const struct spec_memory *m, uint6
 	return 0;
 }
 
-static uint64_t wished_from_pool(const struct alloc_grant *g, const char *pool)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < g->n_memory; i++)
-		if (strcmp(g->memory[i].pool, pool) == 0)
-			n += g->memory[i].size;
-	return n;
-}
-
 static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, size_t index, bool by_amount,
 		      struct alloc_grant *g, struct alloc_refusal *refusal, struct phi_error *e)
 {
@@ -372,6 +375,8 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 	if (m->pool != NULL && by_amount && platform_pool(v->platform, m->pool)->has_base)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,
 				     "the backend cannot place a guest in pool \"%s\", which is given by address", m->pool);
+	if (m->has_at && by_amount)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where, "the backend cannot place a guest at an address");
 	if (m->has_at)
 		return fit_at(v, m, colors, where, g, refusal, e);
 	for (size_t i = 0; i < v->platform->memory.n; i++) {
@@ -398,7 +403,7 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 		}
 	}
 	if (!found) {
-		refuse_memory(v, m, m->pool, by_amount, refusal);
+		refuse_memory(v, g, m, m->pool, by_amount, refusal);
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where,
 				     "%" PRIu64 " bytes are wanted in one piece and at most %" PRIu64
 				     " are free; see blockers for who holds the others",

@@ -25,7 +25,11 @@ static const struct {
 
 static int sql_error(sqlite3 *db, struct phi_error *e)
 {
-	return phi_error_set(e, PHI_STORAGE, EIO, "", "SQLite: %s (%d)", sqlite3_errmsg(db), sqlite3_extended_errcode(db));
+	int rc = sqlite3_errcode(db);
+
+	/* EBADMSG: the file is no database, or no whole one. Everything else may be otherwise the next time. */
+	return phi_error_set(e, PHI_STORAGE, rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB ? EBADMSG : EIO, "", "SQLite: %s (%d)",
+			     sqlite3_errmsg(db), sqlite3_extended_errcode(db));
 }
 
 sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, ...)
@@ -178,9 +182,10 @@ static int open_db(const char *path, int flags, sqlite3 **ret, struct phi_error 
 
 	if (sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
 	    sqlite3_exec(db, pragmas, NULL, NULL, NULL) != SQLITE_OK) {
-		sql_error(db, e);
+		int r = sql_error(db, e);
+
 		sqlite3_close(db);
-		return -EIO;
+		return r;
 	}
 	*ret = db;
 	return 0;
@@ -190,15 +195,20 @@ static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
 {
 	sqlite3 *db = NULL;
 	sqlite3_stmt *st = NULL;
-	bool whole = false;
+	const char *verdict = NULL;
 	int r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
 
 	if (r < 0)
 		return r;
 	if (sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
-		whole = strcmp((const char *)sqlite3_column_text(st, 0), "ok") == 0;
+		verdict = (const char *)sqlite3_column_text(st, 0);
+	if (verdict == NULL)
+		r = sql_error(db, e);
+	else if (strcmp(verdict, "ok") != 0)
+		r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s", verdict);
 	sqlite3_finalize(st);
-	r = whole ? migrate(db, e) : phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged");
+	if (r == 0)
+		r = migrate(db, e);
 	if (r < 0) {
 		sqlite3_close(db);
 		return r;
@@ -214,6 +224,9 @@ static void set_aside(const char *dir, const char *why)
 	char from[PHI_PATH_MAX + 64], to[PHI_PATH_MAX + 64];
 	long long now = (long long)time(NULL);
 
+	do /* a name that is not taken */
+		snprintf(to, sizeof(to), "%s/phid.db.%s-%lld", dir, why, now);
+	while (access(to, F_OK) == 0 && now++ > 0);
 	for (size_t i = 0; i < PHI_COUNT(parts); i++) {
 		snprintf(from, sizeof(from), "%s/phid.db%s", dir, parts[i]);
 		snprintf(to, sizeof(to), "%s/phid.db.%s-%lld%s", dir, why, now, parts[i]);
@@ -264,7 +277,7 @@ int store_open(const char *dir, struct store **ret, const char **ret_note, struc
 	pthread_cond_init(&s->wake, NULL);
 	snprintf(path, sizeof(path), "%s/phid.db", dir);
 	r = open_and_check(path, &s->db[STORE_WRITE], e);
-	if (r < 0 && access(path, F_OK) == 0) {
+	if (r == -EBADMSG || r == -EPROTO) {
 		bool newer = r == -EPROTO;
 
 		set_aside(dir, newer ? "newer" : "damaged");
@@ -296,7 +309,7 @@ void store_close(struct store *s)
 	pthread_cond_signal(&s->wake);
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
-	for (int side = 0; side < 2; side++) {
+	for (int side = STORE_READ; side >= STORE_WRITE; side--) { /* the writer last: it checkpoints */
 		for (size_t i = 0; i < STORE_STATEMENTS_MAX; i++)
 			sqlite3_finalize(s->cache[side][i].stmt);
 		sqlite3_close(s->db[side]);

@@ -70,6 +70,15 @@ CREATE TRIGGER stopped_holds_nothing BEFORE UPDATE OF state ON containers WHEN N
        OR EXISTS (SELECT 1 FROM memory_grants WHERE row = NEW.row);
 END;
 
+CREATE TRIGGER stopped_gets_no_cpu BEFORE INSERT ON cpu_grants
+    WHEN (SELECT state FROM containers WHERE row = NEW.row) = 'stopped' BEGIN
+  SELECT RAISE(ABORT, 'a stopped container is granted nothing');
+END;
+CREATE TRIGGER stopped_gets_no_memory BEFORE INSERT ON memory_grants
+    WHEN (SELECT state FROM containers WHERE row = NEW.row) = 'stopped' BEGIN
+  SELECT RAISE(ABORT, 'a stopped container is granted nothing');
+END;
+
 CREATE TRIGGER generation_1 AFTER INSERT ON cpu_grants BEGIN UPDATE meta SET value = value + 1 WHERE name = 'generation'; END;
 CREATE TRIGGER generation_2 AFTER DELETE ON cpu_grants BEGIN UPDATE meta SET value = value + 1 WHERE name = 'generation'; END;
 CREATE TRIGGER generation_3 AFTER INSERT ON memory_grants BEGIN UPDATE meta SET value = value + 1 WHERE name = 'generation'; END;

@@ -5,13 +5,14 @@
 
 #include "keeper_proto.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 #include <string.h>
 #include <sys/wait.h>
 
 /* A panicked guest is 128 + SIGABRT. A reset cannot be told from a crash (triple fault), so it is no success. */
-const char *const qemu_exit_rules[] = {"134", "GUEST_PANICKED", "1", "guest-reset", NULL};
+const char *const qemu_exit_rules[] = {"134", "GUEST_PANICKED", "1", "guest-reset", "143", "host-signal", "143", "host-qmp-quit", NULL};
 
 void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret)
 {
@@ -31,11 +32,13 @@ void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, cons
 		reason = "guest-reset";
 	} else if (strstr(exit_text, "guest-shutdown") != NULL) {
 		reason = "guest-shutdown";
-	} else if (WEXITSTATUS(wstatus) == 1 && said != NULL && strncmp(said + strlen(diagnostics), "qemu", 4) == 0) {
-		reason = "failed"; /* it refused to begin and said why */
+	} else if (strstr(exit_text, "host-signal") != NULL || strstr(exit_text, "host-qmp-quit") != NULL) {
+		reason = "killed"; /* somebody's SIGTERM to QEMU, or quit on its second control channel */
+		ret->signal = SIGTERM;
+	} else if (WEXITSTATUS(wstatus) != 0 && strstr(exit_text, "\"RESUME\"") == NULL && said != NULL &&
+		   (strncmp(said + strlen(diagnostics), "qemu", 4) == 0 || strncmp(said + strlen(diagnostics), "phid-keeper", 11) == 0)) {
+		reason = "failed"; /* the guest never ran: QEMU, or the keeper before it, refused to begin and said why */
 		ret->code = 1;
-	} else if (WEXITSTATUS(wstatus) == 126 || WEXITSTATUS(wstatus) == 127) {
-		reason = "failed";
 	}
 	snprintf(ret->reason, sizeof(ret->reason), "%s", reason);
 	if (said == NULL)
