@@ -1,122 +1,14 @@
 /* runphi: the OCI runtime that containerd, CRI-O, podman and docker call. It decides whether a container is ours; if not,
- * it becomes runc or crun, with the very same words; if so, it asks phid. This file reads the command line. */
+ * it becomes runc or crun, with the very same words; if so, it asks phid. */
 #include "runphi.h"
 
 #include "clean.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-/* Each command with those of its options that take a value (of runc 1.1 and crun 1.8), so that the id is found. */
-static const struct command {
-	const char *name, *with_value;
-} commands[] = {
-	{"create", " --bundle -b --console-socket --pid-file --preserve-fds --config -f "},
-	{"run", " --bundle -b --console-socket --pid-file --preserve-fds --config -f "},
-	{"start", ""},
-	{"state", ""},
-	{"kill", ""},
-	{"delete", " --regex "},
-	{"list", " --format -f "},
-	{"ps", " --format -f "},
-	{"pause", ""},
-	{"resume", ""},
-	{"update", " --resources -r --blkio-weight --cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpu-share "
-		   "--cpuset-cpus --cpuset-mems --kernel-memory --kernel-memory-tcp --memory --memory-reservation "
-		   "--memory-swap --pids-limit --l3-cache-schema --mem-bw-schema "},
-	{"events", " --interval "},
-	{"exec", " --process -p --cwd --env -e --user -u --additional-gids -g --pid-file --process-label --apparmor --cap -c "
-		 "--preserve-fds --console-socket --cgroup "},
-	{"features", ""},
-	{"spec", " --bundle -b --config -f "},
-	{"checkpoint", " --image-path --work-path --parent-path --page-server --manage-cgroups-mode --status-fd --lsm-profile "},
-	{"restore", " --image-path --work-path --manage-cgroups-mode --bundle -b --pid-file --console-socket --empty-ns "
-		    "--status-fd --lsm-profile --lsm-mount-context "},
-};
-
-static const struct command *command_find(const char *word)
-{
-	for (size_t i = 0; i < PHI_COUNT(commands); i++)
-		if (word != NULL && strcmp(commands[i].name, word) == 0)
-			return &commands[i];
-	return NULL;
-}
-
-/* Is argv[*i] the option `name`, in either form? Then its value; *i moves to its last word. */
-static bool option(char **argv, int *i, const char *name, const char **ret)
-{
-	size_t n = strlen(name);
-
-	if (strcmp(argv[*i], name) == 0 && argv[*i + 1] != NULL) {
-		*ret = argv[++*i];
-		return true;
-	}
-	if (strncmp(argv[*i], name, n) == 0 && argv[*i][n] == '=' && name[1] == '-') {
-		*ret = argv[*i] + n + 1;
-		return true;
-	}
-	return false;
-}
-
-/* The options before the command; answers where the command is, or the end. */
-static int read_globals(struct invocation *v)
-{
-	const char *ignored;
-	int i = 1;
-
-	for (; v->argv[i] != NULL; i++) {
-		if (option(v->argv, &i, "--root", &v->root) || option(v->argv, &i, "--log", &v->log) ||
-		    option(v->argv, &i, "--log-format", &v->log_format) || option(v->argv, &i, "--rootless", &ignored) ||
-		    option(v->argv, &i, "--criu", &ignored))
-			continue;
-		if (v->argv[i][0] != '-')
-			break;
-		/* An option of the forwarded runtime's own: with a value unless the next word is a command. */
-		if (strchr(v->argv[i], '=') == NULL && v->argv[i + 1] != NULL && v->argv[i + 1][0] != '-' &&
-		    command_find(v->argv[i + 1]) == NULL && strcmp(v->argv[i], "--debug") != 0 &&
-		    strcmp(v->argv[i], "--systemd-cgroup") != 0)
-			i++;
-	}
-	return i;
-}
-
-static void read_command(struct invocation *v, const struct command *c, int i)
-{
-	const char *ignored;
-
-	for (i++; v->argv[i] != NULL; i++) {
-		char word[64];
-
-		if (option(v->argv, &i, "--bundle", &v->bundle) || option(v->argv, &i, "-b", &v->bundle) ||
-		    option(v->argv, &i, "--pid-file", &v->pid_file) || option(v->argv, &i, "--console-socket", &v->console_socket) ||
-		    option(v->argv, &i, "--format", &v->format))
-			continue;
-		if (strcmp(v->argv[i], "-f") == 0 && strcmp(c->name, "list") == 0 && v->argv[i + 1] != NULL) {
-			v->format = v->argv[++i];
-			continue;
-		}
-		if (v->argv[i][0] != '-' || strcmp(v->argv[i], "-") == 0) {
-			if (v->n_words < (int)PHI_COUNT(v->words))
-				v->words[v->n_words++] = v->argv[i];
-			continue;
-		}
-		if (strcmp(v->argv[i], "--force") == 0 || strcmp(v->argv[i], "-f") == 0)
-			v->force = true;
-		else if (strcmp(v->argv[i], "--all") == 0 || strcmp(v->argv[i], "-a") == 0)
-			v->all = true;
-		else if (strcmp(v->argv[i], "--detach") == 0 || strcmp(v->argv[i], "-d") == 0)
-			v->detach = true;
-		else if (strcmp(v->argv[i], "--keep") == 0)
-			v->keep = true;
-		else if (strcmp(v->argv[i], "--quiet") == 0 || strcmp(v->argv[i], "-q") == 0)
-			v->quiet = true;
-		snprintf(word, sizeof(word), " %.50s ", v->argv[i]);
-		if (strstr(c->with_value, word) != NULL)
-			option(v->argv, &i, v->argv[i], &ignored);
-	}
-}
 
 /* /etc/phid/runphi.conf: "key = value", keys socket, runtime, state-dir, images-ask. The environment wins. */
 static void read_config(struct invocation *v)
@@ -198,12 +90,22 @@ static void report(const struct invocation *v, const struct phi_error *e)
 	}
 }
 
+void warn(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	fprintf(stderr, "runphi: warning: ");
+	vfprintf(stderr, format, args);
+	fputc('\n', stderr);
+	va_end(args);
+}
+
 static void help(void)
 {
 	printf("runphi: an OCI runtime for hard partitions; what is not for phid goes to runc or crun as it is.\n\n"
 	       "usage: runphi [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND [options] [id]\n\ncommands:");
-	for (size_t i = 0; i < PHI_COUNT(commands); i++)
-		printf(" %s", commands[i].name);
+	args_print_commands();
 	printf("\n\nSee runphi(8).\n");
 }
 
@@ -211,14 +113,17 @@ static const struct {
 	const char *name;
 	int (*run)(const struct invocation *v, const struct marker *m, struct phi_error *e);
 } verbs[] = {{"start", verb_start}, {"state", verb_state},   {"kill", verb_kill},
-	     {"delete", verb_delete}, {"pause", verb_pause}, {"resume", verb_resume}};
+	     {"delete", verb_delete}, {"pause", verb_pause}, {"resume", verb_resume}, {"ps", verb_ps},
+	     {"exec", verb_exec},     {"checkpoint", verb_checkpoint}};
 
 static int on_container(const struct invocation *v, struct phi_error *e)
 {
-	struct marker m;
+	_clean_marker_ struct marker m = {0};
 
 	if (!container_is_managed(v, v->words[0], &m))
 		return forward(v, e);
+	if (v->unknown != NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "", "runphi %s has no option %.100s; see runphi(8)", v->command, v->unknown);
 	for (size_t i = 0; i < PHI_COUNT(verbs); i++)
 		if (strcmp(verbs[i].name, v->command) == 0)
 			return verbs[i].run(v, &m, e);
@@ -228,34 +133,33 @@ static int on_container(const struct invocation *v, struct phi_error *e)
 int main(int argc, char **argv)
 {
 	struct invocation v = {.argv = argv};
-	const struct command *c;
 	struct phi_error e = {0};
-	int i, r, status = 0;
+	int r, status = 0;
 
 	(void)argc;
 	read_config(&v);
-	i = read_globals(&v);
+	args_read(&v);
 	v.root = plain_root(v.root);
-	v.command = argv[i];
-	c = command_find(v.command);
-	if (argv[1] != NULL && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0)) {
+	if (v.command == NULL && v.version) {
 		printf("runphi version %s\nspec: 1.0.2\n", PACKAGE_VERSION);
 		return 0;
 	}
-	if (argv[1] == NULL || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+	if (argv[1] == NULL || (v.command == NULL && v.help) || (v.command != NULL && strcmp(v.command, "help") == 0)) {
 		help();
 		return argv[1] == NULL;
 	}
-	if (c == NULL) {
-		phi_error_set(&e, PHI_INVALID, EINVAL, "", "there is no command \"%s\"; see runphi --help",
-			      v.command ? v.command : "");
+	if (!args_is_command(v.command)) {
+		phi_error_set(&e, PHI_INVALID, EINVAL, "", "there is no %s \"%s\"; see runphi --help",
+			      v.command == NULL && v.unknown ? "option" : "command",
+			      v.command ? v.command : v.unknown ? v.unknown : "");
 		report(&v, &e);
 		return 3; /* as runc */
 	}
-	read_command(&v, c, i);
-	if (strcmp(v.command, "list") == 0)
+	if (strcmp(v.command, "list") == 0 && !v.help)
 		r = verb_list(&v, &e);
-	else if (strcmp(v.command, "spec") == 0 || strcmp(v.command, "features") == 0 || v.n_words == 0)
+	else if (strcmp(v.command, "features") == 0 && !v.help)
+		r = verb_features(&v, &e);
+	else if (v.help || strcmp(v.command, "spec") == 0 || v.n_words == 0)
 		r = forward(&v, &e); /* which also says that an id is missing */
 	else if (strcmp(v.command, "create") == 0)
 		r = verb_create(&v, &e);

@@ -1,6 +1,7 @@
 /* The parts of runphi, the OCI runtime. */
 #pragma once
 
+#include "clean.h"
 #include "error.h"
 #include "id.h"
 #include "limits.h"
@@ -8,13 +9,18 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* What the command line says. */
+struct json;
+struct oci_config;
+
+/* What the command line says. Texts are argv's. */
 struct invocation {
 	char **argv; /* as given: what a forwarded runtime gets */
 	const char *root, *log, *log_format;
+	bool version, help;
 	const char *command; /* NULL if there is none */
+	const char *unknown; /* an option that nobody knows */
 	/* of the command */
-	const char *bundle, *pid_file, *console_socket, *format;
+	const char *bundle, *pid_file, *console_socket, *preserve_fds, *format;
 	bool force, all, detach, keep, quiet;
 	bool images_ask; /* an image may ask for a cell by carrying /boot/config.json */
 	const char *words[4]; /* that are no options: the id, a signal */
@@ -23,23 +29,50 @@ struct invocation {
 	char socket[108], runtime[PHI_PATH_MAX + 1], state_dir[PHI_PATH_MAX + 1];
 };
 
-/* A managed container as its marker tells. */
+/* runphi_args.c */
+void args_read(struct invocation *v);
+bool args_is_command(const char *word);
+void args_print_commands(void);
+
+/* runphi_marker.c: what is remembered of a managed container, STATE-DIR/<16 hex of --root>/<id>. It is complete when it
+ * is there, but for a create that was killed within it: then it has no incarnation, and nothing was made. */
 struct marker {
 	char incarnation[PHI_UUID_LEN + 1], record[PHI_ID_MAX + 1];
 	pid_t keeper;
+	uint64_t keeper_start; /* clock ticks since boot, field 22 of /proc/<pid>/stat */
+	char *cgroup;	       /* what we made for the keeper, or NULL */
+	char *hooks;	       /* JSON: `hooks` of the bundle at create, or NULL */
 };
-
-/* runphi_forward.c */
 int marker_read(const struct invocation *v, const char *id, struct marker *ret);
-int marker_write(const struct invocation *v, const char *id, const struct marker *m, bool fresh, struct phi_error *e);
+int marker_write(const struct invocation *v, const char *id, const struct marker *m, struct phi_error *e);
 void marker_remove(const struct invocation *v, const char *id);
 void marker_path(const struct invocation *v, const char *id, char *ret, size_t size);
+void marker_free(struct marker *m);
+uint64_t keeper_start_of(pid_t pid); /* of a living process; 0 if there is none */
+#define _clean_marker_ _clean_(marker_free)
+
+/* runphi_forward.c */
 /* Becomes the forwarded runtime; only comes back with an error. */
 int forward(const struct invocation *v, struct phi_error *e);
-/* Is the bundle of a create ours? 1, 0, or negative. */
-int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_terminal, struct phi_error *e);
+/* Is the bundle of a create ours? 1 with *ret to be freed, 0, or negative. */
+int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *ret, struct phi_error *e);
 /* Is the container of a later command ours? Fills *m. */
 bool container_is_managed(const struct invocation *v, const char *id, struct marker *m);
+/* Is something of that id in the forwarded runtime's directory? */
+bool forwarded_has(const struct invocation *v, const char *id);
+
+/* runphi_hooks.c: `hooks` of config.json (runtime-spec config.md "POSIX-platform Hooks"). */
+int hooks_check(const struct json *hooks, struct phi_error *e);
+/* Runs those of one kind in their order, each with the state document on its stdin. The first failure ends it; of
+ * poststop a failure is a warning and the rest go on. hooks: JSON text or NULL. */
+int hooks_run(const char *hooks, const char *kind, const char *state, struct phi_error *e);
+
+/* runphi_cgroup.c: the cgroup of the keeper, `linux.cgroupsPath`; all hierarchies of v1, or v2. */
+int cgroup_join(const char *path, pid_t pid, struct phi_error *e);
+void cgroup_remove(const char *path);
+
+/* runphi_console.c: a pseudo-terminal whose slave is the cell's console; the master goes to the caller's socket. */
+int console_open(const struct json *size, const char *socket, int *ret_slave, struct phi_error *e);
 
 /* One verb each. 0, or negative with the error. */
 int verb_create(const struct invocation *v, struct phi_error *e);
@@ -51,8 +84,22 @@ int verb_state(const struct invocation *v, const struct marker *m, struct phi_er
 int verb_kill(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_delete(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_list(const struct invocation *v, struct phi_error *e);
+/* runphi_info.c: also of what a cell cannot do. */
+int verb_ps(const struct invocation *v, const struct marker *m, struct phi_error *e);
+int verb_exec(const struct invocation *v, const struct marker *m, struct phi_error *e);
+int verb_checkpoint(const struct invocation *v, const struct marker *m, struct phi_error *e);
+int verb_features(const struct invocation *v, struct phi_error *e);
 
 /* runphi_verbs.c: a request about the container; 0 if the answer is below 300. *ret_body (NULL allowed) is owned. */
 int request(const struct invocation *v, const struct marker *m, const char *method, const char *suffix, const char *body,
 	    char **ret_body, struct phi_error *e);
+/* The container as phid has it. */
+int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e);
+/* The state document of runtime.md, with another status if it is not NULL. The caller frees it. */
+char *state_text(const char *id, const struct json *container, const char *status);
+/* Takes all of it away: the cell, the cgroup, the marker; then the poststop hooks. container: as it was before, or NULL. */
+int tear_down(const struct invocation *v, const struct marker *m, const struct json *container, bool force, struct phi_error *e);
+/* What the forwarded runtime prints for this very command; "" if it cannot be asked or fails. The caller frees it. */
+char *forwarded_output(const struct invocation *v);
+void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void new_uuid(char ret[PHI_UUID_LEN + 1]);

@@ -6,6 +6,7 @@
 #include "http_client.h"
 #include "json.h"
 #include "keeper_proto.h"
+#include "oci.h"
 #include "program.h"
 
 #include <errno.h>
@@ -28,15 +29,25 @@ void new_uuid(char ret[PHI_UUID_LEN + 1])
 	id_uuid_format(random, ret);
 }
 
-/* Begins the keeper; *ret_sync is our end of its pipe. It keeps our stdio and nothing else that leaked into us. */
-static int start_keeper(const struct invocation *v, const char *incarnation, int *ret_sync, struct phi_error *e)
+/* How many descriptors from 3 on the caller wants kept (--preserve-fds, sd_listen_fds(3)). */
+static int kept_fds(const struct invocation *v)
+{
+	const char *listen = getenv("LISTEN_FDS");
+	int n = (v->preserve_fds ? atoi(v->preserve_fds) : 0) + (listen ? atoi(listen) : 0);
+
+	return n < 0 ? 0 : n > 1000 ? 1000 : n;
+}
+
+/* Begins the keeper; *ret_sync is our end of its pipe. It keeps our stdio (or has the terminal), what the caller wants
+ * kept, and nothing else that leaked into us. */
+static int start_keeper(const struct invocation *v, const char *incarnation, int terminal, int *ret_sync, struct phi_error *e)
 {
 	char program[PHI_PATH_MAX + 1], socket[128], number[16];
 	const char *slash = strrchr(v->socket, '/'), *named = getenv("PHID_KEEPER");
 	char *argv[] = {program, (char[]){"--socket"}, socket, (char[]){"--incarnation"}, (char *)(uintptr_t)incarnation,
 			(char[]){"--sync"}, number, NULL};
 	char *none[] = {NULL};
-	int p[2];
+	int p[2], sync = 3 + kept_fds(v);
 	pid_t pid;
 
 	if (named != NULL)
@@ -53,11 +64,12 @@ static int start_keeper(const struct invocation *v, const char *incarnation, int
 		setsid();
 		sigemptyset(&empty);
 		sigprocmask(SIG_SETMASK, &empty, NULL);
-		if (dup2(p[0], 3) < 0)
+		if (terminal >= 0 && (dup2(terminal, 0) < 0 || dup2(terminal, 1) < 0 || dup2(terminal, 2) < 0))
 			_exit(126);
-		fcntl(3, F_SETFD, 0);
-		syscall(SYS_close_range, 4, ~0U, 0);
-		strcpy(number, "3");
+		if (p[0] == sync ? fcntl(sync, F_SETFD, 0) < 0 : dup2(p[0], sync) < 0)
+			_exit(126);
+		syscall(SYS_close_range, sync + 1, ~0U, 0);
+		snprintf(number, sizeof(number), "%d", sync);
 		execve(program, argv, none);
 		_exit(127);
 	}
@@ -141,65 +153,120 @@ static void end_keeper(pid_t pid)
 	phi_close(&p.fd);
 }
 
-/* Creates; the keeper is our child. */
-static int create(const struct invocation *v, const char *bundle, struct marker *m, struct phi_error *e)
+/* The state document before phid has one of this container. */
+static char *creating_text(const struct invocation *v, const char *bundle, const struct oci_config *c, pid_t keeper)
 {
-	_clean_close_ int sync = -1;
-	const char *id = v->words[0];
+	_clean_json_ struct json *container = NULL;
+	struct json *annotations;
+	char text[48];
+
+	snprintf(text, sizeof(text), "{\"keeper\":{\"pid\":%d}}", (int)keeper);
+	if (json_parse(text, strlen(text), &container, NULL) < 0)
+		abort();
+	annotations = json_add_object(container, "annotations");
+	json_add_string(container, "bundle", bundle);
+	for (size_t i = 0; i < c->annotations.n; i++)
+		json_add_string(annotations, c->annotations.names[i], c->annotations.values[i]);
+	return state_text(v->words[0], container, "creating");
+}
+
+/* The cell is there; what is left of create. */
+static int complete(const struct invocation *v, const struct marker *m, const char *state, int sync, struct phi_error *e)
+{
+	static const char *const kinds[] = {"prestart", "createRuntime", "createContainer"};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < PHI_COUNT(kinds); i++)
+		r = hooks_run(m->hooks, kinds[i], state, e);
+	if (r == 0 && v->pid_file != NULL)
+		r = write_pid_file(v->pid_file, m->keeper, e);
+	if (r == 0 && write(sync, "d", 1) != 1)
+		r = phi_error_set(e, PHI_INTERNAL, errno, "", "the keeper ended at once");
+	return r;
+}
+
+/* Creates; the keeper is our child. m is freed by the caller. */
+static int create(const struct invocation *v, const char *bundle, const struct oci_config *c, struct marker *m, struct phi_error *e)
+{
+	const struct json *hooks = json_get(c->document, "hooks"), *process = json_get(c->document, "process");
+	const char *id = v->words[0], *cgroup = json_get_string(json_get(c->document, "linux"), "cgroupsPath");
+	_clean_close_ int sync = -1, terminal = -1;
+	_clean_free_ char *state = NULL;
+	struct phi_error ignored;
 	int r = id_check(id, "/id", e);
 
 	if (r == 0)
 		r = id_of_oci(id, v->root, m->record, e);
+	if (r == 0)
+		r = hooks_check(hooks, e);
+	if (r == 0 && forwarded_has(v, id))
+		r = phi_error_set(e, PHI_EXISTS, EEXIST, "/id", "container with id %s already exists: it is no cell", id);
+	if (r == 0 && v->console_socket != NULL && !c->terminal)
+		r = phi_error_set(e, PHI_INVALID, EINVAL, "/console-socket", "process.terminal is false, so there is no terminal to send");
+	if (r == 0 && v->console_socket != NULL)
+		r = console_open(json_get(process, "consoleSize"), v->console_socket, &terminal, e);
 	if (r < 0)
 		return r;
+	m->hooks = hooks != NULL ? json_print(hooks) : NULL;
+	/* "slice:prefix:name" is systemd's; the keeper then stays where its caller is. */
+	m->cgroup = cgroup != NULL && cgroup[0] == '/' && strstr(cgroup, "..") == NULL && strchr(cgroup, '\n') == NULL ? strdup(cgroup) : NULL;
 	new_uuid(m->incarnation);
-	r = marker_write(v, id, m, true, e);
+	r = start_keeper(v, m->incarnation, terminal, &sync, e);
 	if (r < 0)
 		return r;
-	r = start_keeper(v, m->incarnation, &sync, e);
-	if (r > 0) {
-		m->keeper = r;
-		r = marker_write(v, id, m, false, e);
-		if (r == 0)
-			r = ask_phid(v, m, bundle, e);
-		if (r == 0 && v->pid_file != NULL)
-			r = write_pid_file(v->pid_file, m->keeper, e);
-		if (r == 0 && write(sync, "d", 1) == 1)
-			return 0;
-		if (r == 0)
-			r = phi_error_set(e, PHI_INTERNAL, errno, "", "the keeper ended at once");
-		/* The keeper sees its pipe close and has this incarnation undone; then it ends. */
+	m->keeper = r;
+	m->keeper_start = keeper_start_of(m->keeper);
+	r = marker_write(v, id, m, e);
+	if (r < 0) {
 		phi_close(&sync);
 		end_keeper(m->keeper);
+		return r;
 	}
+	state = creating_text(v, bundle, c, m->keeper);
+	if (m->cgroup != NULL)
+		r = cgroup_join(m->cgroup, m->keeper, e);
+	if (r == 0)
+		r = ask_phid(v, m, bundle, e);
+	if (r == 0)
+		r = complete(v, m, state, sync, e);
+	if (r == 0)
+		return 0;
+	/* The keeper sees its pipe close and has this incarnation undone; then it ends. */
+	phi_close(&sync);
+	end_keeper(m->keeper);
+	if (m->cgroup != NULL)
+		cgroup_remove(m->cgroup);
+	hooks_run(m->hooks, "poststop", state, &ignored);
 	marker_remove(v, id);
 	return r;
 }
 
-/* Forwards where the bundle is not ours; else its absolute path. */
-static int ours_or_forward(const struct invocation *v, char *bundle, struct phi_error *e)
+/* Forwards where the bundle is not ours; else its absolute path and its config.json. */
+static int ours_or_forward(const struct invocation *v, char *bundle, struct oci_config *c, struct phi_error *e)
 {
-	bool terminal = false;
 	int r = absolute_bundle(v, bundle, e);
 
 	if (r < 0)
 		return forward(v, e);
-	r = bundle_is_managed(v, bundle, &terminal, e);
+	r = bundle_is_managed(v, bundle, c, e);
 	if (r == 0)
 		return forward(v, e);
-	if (r > 0 && (terminal || v->console_socket != NULL))
-		return phi_error_set(e, PHI_NOT_BUILT, 0, "/process/terminal",
-				     "a terminal for a cell is not built yet; set process.terminal to false");
+	if (r > 0 && v->unknown != NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "", "runphi %s has no option %.100s; see runphi(8)", v->command, v->unknown);
+	if (r > 0 && c->terminal && v->console_socket == NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/process/terminal",
+				     "a terminal goes to --console-socket; without one, set process.terminal to false");
 	return r < 0 ? r : 0;
 }
 
 int verb_create(const struct invocation *v, struct phi_error *e)
 {
+	_clean_oci_ struct oci_config c = {0};
+	_clean_marker_ struct marker m = {0};
 	char bundle[PHI_PATH_MAX + 1];
-	struct marker m = {0};
-	int r = ours_or_forward(v, bundle, e);
+	int r = ours_or_forward(v, bundle, &c, e);
 
-	return r < 0 ? r : create(v, bundle, &m, e);
+	return r < 0 ? r : create(v, bundle, &c, &m, e);
 }
 
 /* Waits for the keeper; signals on the way are for the cell. */
@@ -227,13 +294,14 @@ static int wait_keeper(const struct invocation *v, const struct marker *m, int s
 int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 {
 	_clean_close_ int signals = -1;
+	_clean_oci_ struct oci_config c = {0};
+	_clean_marker_ struct marker m = {0};
 	char bundle[PHI_PATH_MAX + 1];
-	struct marker m = {0};
 	sigset_t set;
-	int r = ours_or_forward(v, bundle, e);
+	int r = ours_or_forward(v, bundle, &c, e);
 
 	if (r == 0)
-		r = create(v, bundle, &m, e);
+		r = create(v, bundle, &c, &m, e);
 	if (r < 0)
 		return r;
 	sigemptyset(&set);
@@ -246,8 +314,7 @@ int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 	if (r < 0) {
 		struct phi_error ignored;
 
-		request(v, &m, "DELETE", "?force=true", NULL, NULL, &ignored);
-		marker_remove(v, v->words[0]);
+		tear_down(v, &m, NULL, true, &ignored);
 		return r;
 	}
 	if (v->detach)

@@ -1,4 +1,4 @@
-/* Ours or not: the rule that decides, the marker that remembers, and the way to the forwarded runtime (DESIGN §6). */
+/* Ours or not: the rule that decides, and the way to the forwarded runtime (DESIGN §6). */
 #include "runphi.h"
 
 #include "clean.h"
@@ -7,66 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-
-/* ---- the marker ---- */
-
-void marker_path(const struct invocation *v, const char *id, char *ret, size_t size)
-{
-	snprintf(ret, size, "%s/%016" PRIx64 "%s%s", v->state_dir, id_hash64(v->root), id[0] ? "/" : "", id);
-}
-
-int marker_read(const struct invocation *v, const char *id, struct marker *ret)
-{
-	char path[PHI_PATH_MAX + 256];
-	_clean_fclose_ FILE *f = NULL;
-	int keeper = 0, n;
-
-	marker_path(v, id, path, sizeof(path));
-	f = fopen(path, "re");
-	if (f == NULL)
-		return -errno;
-	n = fscanf(f, "runphi-marker 1\nincarnation %36s\nrecord %128s\nkeeper %d", ret->incarnation, ret->record, &keeper);
-	ret->keeper = keeper;
-	return n == 3 ? 0 : -EBADMSG;
-}
-
-int marker_write(const struct invocation *v, const char *id, const struct marker *m, bool fresh, struct phi_error *e)
-{
-	char path[PHI_PATH_MAX + 256], text[512];
-	_clean_close_ int fd = -1;
-	int n;
-
-	if (fresh) { /* the directories: ours alone */
-		marker_path(v, "", path, sizeof(path));
-		mkdir(v->state_dir, 0700);
-		mkdir(path, 0700);
-	}
-	marker_path(v, id, path, sizeof(path));
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (fresh ? O_EXCL : 0), 0600);
-	if (fd < 0)
-		return phi_error_set(e, errno == EEXIST ? PHI_EXISTS : PHI_INTERNAL, errno, "/id", "container with id %s%s%s", id,
-				     errno == EEXIST ? " already exists" : ": ", errno == EEXIST ? "" : strerror(errno));
-	n = snprintf(text, sizeof(text), "runphi-marker 1\nincarnation %s\nrecord %s\nkeeper %d\n", m->incarnation, m->record,
-		     (int)m->keeper);
-	if (write(fd, text, (size_t)n) != n)
-		return phi_error_set(e, PHI_INTERNAL, errno, "", "%s: %s", path, strerror(errno));
-	return 0;
-}
-
-void marker_remove(const struct invocation *v, const char *id)
-{
-	char path[PHI_PATH_MAX + 256];
-
-	marker_path(v, id, path, sizeof(path));
-	unlink(path);
-}
-
-/* ---- whose is it? ---- */
 
 static char *read_file(const char *path, size_t max, size_t *ret_n)
 {
@@ -101,9 +45,8 @@ static bool image_asks(const char *bundle, const char *root_path)
 	return fd >= 0;
 }
 
-int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_terminal, struct phi_error *e)
+int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *c, struct phi_error *e)
 {
-	_clean_oci_ struct oci_config c = {0};
 	_clean_free_ char *text = NULL;
 	char path[PHI_PATH_MAX + 16];
 	const char *asked;
@@ -111,13 +54,12 @@ int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_
 
 	snprintf(path, sizeof(path), "%s/config.json", bundle);
 	text = read_file(path, PHI_BUNDLE_CONFIG_MAX, &n);
-	if (text == NULL || oci_config_read(text, n, &c, e) < 0)
+	if (text == NULL || oci_config_read(text, n, c, e) < 0)
 		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
-	*ret_terminal = c.terminal;
-	asked = oci_annotation(&c, "io.kubernetes.cri.container-type");
+	asked = oci_annotation(c, "io.kubernetes.cri.container-type");
 	if (asked != NULL && strcmp(asked, "sandbox") == 0)
 		return 0;
-	asked = oci_annotation(&c, "org.runphi.runtime");
+	asked = oci_annotation(c, "org.runphi.runtime");
 	if (asked != NULL && strcmp(asked, "runphi") == 0)
 		return 1;
 	if (asked != NULL && strcmp(asked, "runc") == 0)
@@ -125,7 +67,7 @@ int bundle_is_managed(const struct invocation *v, const char *bundle, bool *ret_
 	if (asked != NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations/org.runphi.runtime",
 				     "\"%.40s\" is neither runphi nor runc", asked);
-	return c.has_vm || (v->images_ask && c.root_path != NULL && image_asks(bundle, c.root_path));
+	return c->has_vm || (v->images_ask && c->root_path != NULL && image_asks(bundle, c->root_path));
 }
 
 /* No marker, and nothing of the forwarded runtime: phid may know it all the same. */
@@ -151,17 +93,25 @@ static bool phid_knows(const struct invocation *v, const char *id, struct marker
 	return known;
 }
 
-bool container_is_managed(const struct invocation *v, const char *id, struct marker *m)
+bool forwarded_has(const struct invocation *v, const char *id)
 {
 	char path[2 * PHI_PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", v->root, id);
+	return access(path, F_OK) == 0;
+}
+
+bool container_is_managed(const struct invocation *v, const char *id, struct marker *m)
+{
+	int r;
 
 	*m = (struct marker){0};
 	if (strchr(id, '/') != NULL || id[0] == '.' || id[0] == '\0')
 		return false;
-	if (marker_read(v, id, m) == 0)
+	r = marker_read(v, id, m);
+	if (r == 0 || r == -EBADMSG)
 		return true;
-	snprintf(path, sizeof(path), "%s/%s", v->root, id);
-	return access(path, F_OK) < 0 && phid_knows(v, id, m);
+	return !forwarded_has(v, id) && phid_knows(v, id, m);
 }
 
 int forward(const struct invocation *v, struct phi_error *e)

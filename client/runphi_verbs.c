@@ -4,14 +4,17 @@
 #include "clean.h"
 #include "http_client.h"
 #include "json.h"
+#include "keeper_proto.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 int request(const struct invocation *v, const struct marker *m, const char *method, const char *suffix, const char *body,
@@ -22,6 +25,8 @@ int request(const struct invocation *v, const struct marker *m, const char *meth
 	struct http_answer a;
 	int r;
 
+	if (m->incarnation[0] == '\0') /* a create was killed before anything was made */
+		return phi_error_set(e, PHI_NOT_FOUND, ENOENT, "/id", "container does not exist: its create was cut off");
 	if (strcmp(method, "GET") != 0) {
 		new_uuid(key);
 		c.key = key;
@@ -38,11 +43,6 @@ int request(const struct invocation *v, const struct marker *m, const char *meth
 	return r;
 }
 
-int verb_start(const struct invocation *v, const struct marker *m, struct phi_error *e)
-{
-	return request(v, m, "POST", "/start", NULL, NULL, e);
-}
-
 int verb_pause(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
 	return request(v, m, "POST", "/pause", NULL, NULL, e);
@@ -54,7 +54,7 @@ int verb_resume(const struct invocation *v, const struct marker *m, struct phi_e
 }
 
 /* The state document of runtime.md; "paused" beside its four, as runc has it. */
-static struct json *state_document(const char *id, const struct json *container)
+static struct json *state_document(const char *id, const struct json *container, const char *status)
 {
 	struct json *j = json_object();
 	int64_t pid = 0;
@@ -64,9 +64,10 @@ static struct json *state_document(const char *id, const struct json *container)
 	json_add_string(j, "ociVersion", "1.0.2");
 	json_add_string(j, "id", id);
 	json_add_integer(j, "pid", pid);
-	json_add_string(j, "status", json_get_string(container, "state"));
+	json_add_string(j, "status", status ? status : json_get_string(container, "state"));
 	json_add_string(j, "bundle", json_get_string(container, "bundle"));
-	json_add_string(j, "created", json_get_string(container, "created_at"));
+	if (json_get_string(container, "created_at") != NULL)
+		json_add_string(j, "created", json_get_string(container, "created_at"));
 	if (json_first(json_get(container, "annotations")) != NULL) {
 		annotations = json_print(json_get(container, "annotations"));
 		json_add_raw(j, "annotations", annotations);
@@ -74,7 +75,7 @@ static struct json *state_document(const char *id, const struct json *container)
 	return j;
 }
 
-static int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e)
+int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e)
 {
 	_clean_free_ char *body = NULL;
 	int r = request(v, m, "GET", "", NULL, &body, e);
@@ -82,18 +83,52 @@ static int fetch(const struct invocation *v, const struct marker *m, struct json
 	return r < 0 ? r : json_parse(body, strlen(body), ret, e);
 }
 
+char *state_text(const char *id, const struct json *container, const char *status)
+{
+	_clean_json_ struct json *j = state_document(id, container, status);
+
+	return json_print(j);
+}
+
 int verb_state(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
-	_clean_json_ struct json *container = NULL, *state = NULL;
+	_clean_json_ struct json *container = NULL;
 	_clean_free_ char *text = NULL;
 	int r = fetch(v, m, &container, e);
 
 	if (r < 0)
 		return r;
-	state = state_document(v->words[0], container);
-	text = json_print(state);
+	text = state_text(v->words[0], container, NULL);
 	puts(text);
 	return 0;
+}
+
+/* Hooks before and after; where one fails the container is stopped and taken away (runtime.md "Lifecycle", steps 8 to 10). */
+int verb_start(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	_clean_json_ struct json *container = NULL;
+	_clean_free_ char *before = NULL, *after = NULL;
+	struct phi_error ignored;
+	int r;
+
+	if (m->hooks == NULL)
+		return request(v, m, "POST", "/start", NULL, NULL, e);
+	r = fetch(v, m, &container, e);
+	if (r < 0)
+		return r;
+	before = state_text(v->words[0], container, NULL);
+	after = state_text(v->words[0], container, "running");
+	if (strcmp(json_get_string(container, "state"), "created") == 0)
+		r = hooks_run(m->hooks, "startContainer", before, e);
+	if (r == 0) {
+		r = request(v, m, "POST", "/start", NULL, NULL, e);
+		if (r < 0)
+			return r;
+		r = hooks_run(m->hooks, "poststart", after, e);
+	}
+	if (r < 0)
+		tear_down(v, m, container, true, &ignored);
+	return r;
 }
 
 /* "9", "KILL", "SIGKILL", "kill". */
@@ -129,21 +164,52 @@ int verb_kill(const struct invocation *v, const struct marker *m, struct phi_err
 	return r < 0 && v->all && e->code == PHI_STATE ? 0 : r;
 }
 
+/* Waits for a keeper that was told to go (it writes out the console first), and ends one that does not. */
+static void end_keeper(const struct marker *m)
+{
+	_clean_close_ int pidfd = m->keeper > 0 ? (int)syscall(SYS_pidfd_open, m->keeper, 0) : -1;
+	struct pollfd p = {pidfd, POLLIN, 0};
+
+	if (pidfd < 0 || keeper_start_of(m->keeper) != m->keeper_start)
+		return; /* its number may be another's by now */
+	if (poll(&p, 1, 2 * KEEPER_ANSWER_MS) == 0) {
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+		poll(&p, 1, KEEPER_ANSWER_MS);
+	}
+}
+
+int tear_down(const struct invocation *v, const struct marker *m, const struct json *container, bool force, struct phi_error *e)
+{
+	_clean_free_ char *state = m->hooks != NULL ? state_text(v->words[0], container, "stopped") : NULL;
+	int r = request(v, m, "DELETE", force ? "?force=true" : "", NULL, NULL, e);
+	struct phi_error ignored;
+
+	if (r < 0 && e->code != PHI_NOT_FOUND)
+		return r;
+	if (m->cgroup != NULL) {
+		end_keeper(m);
+		cgroup_remove(m->cgroup);
+	}
+	if (m->hooks != NULL)
+		hooks_run(m->hooks, "poststop", state, &ignored);
+	marker_remove(v, v->words[0]);
+	return r;
+}
+
 int verb_delete(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
-	int r = request(v, m, "DELETE", v->force ? "?force=true" : "", NULL, NULL, e);
+	_clean_json_ struct json *container = NULL;
+	int r = m->hooks != NULL ? fetch(v, m, &container, e) : 0;
 
-	if (r < 0 && v->force && e->code == PHI_NOT_FOUND)
-		r = 0;
-	if (r == 0 || e->code == PHI_NOT_FOUND)
-		marker_remove(v, v->words[0]);
-	return r;
+	if (r < 0 && e->code != PHI_NOT_FOUND)
+		return r;
+	r = tear_down(v, m, container, v->force, e);
+	return r < 0 && v->force && e->code == PHI_NOT_FOUND ? 0 : r;
 }
 
 /* ---- list: the forwarded runtime's, and ours behind it ---- */
 
-/* What the forwarded runtime prints for this very command; "" if it cannot be asked. */
-static char *forwarded_output(const struct invocation *v)
+char *forwarded_output(const struct invocation *v)
 {
 	char *text = strdup("");
 	size_t n = 0;
@@ -188,7 +254,7 @@ static void print_row(const struct invocation *v, const char *id, const struct j
 
 	json_integer(json_get(json_get(container, "keeper"), "pid"), &pid);
 	if (list != NULL)
-		json_add(list, NULL, state_document(id, container));
+		json_add(list, NULL, state_document(id, container, NULL));
 	else if (v->quiet)
 		puts(id);
 	else
@@ -219,7 +285,7 @@ int verb_list(const struct invocation *v, struct phi_error *e)
 		printf("%-20s %-11s %-11s %-28s %-30s %s\n", "ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER");
 	for (struct dirent *f = readdir(d); f != NULL; f = readdir(d)) {
 		_clean_json_ struct json *container = NULL;
-		struct marker m;
+		_clean_marker_ struct marker m = {0};
 		int r;
 
 		if (f->d_name[0] == '.' || marker_read(v, f->d_name, &m) < 0)

@@ -348,7 +348,7 @@ static int read_signal(const struct json *j, int *ret, struct phi_error *e)
 	static const struct {
 		const char *name;
 		int number;
-	} known[] = {{"TERM", SIGTERM}, {"INT", SIGINT}, {"QUIT", SIGQUIT}, {"KILL", SIGKILL}};
+	} known[] = {{"TERM", SIGTERM}, {"INT", SIGINT}, {"QUIT", SIGQUIT}, {"KILL", SIGKILL}, {"STOP", SIGSTOP}, {"CONT", SIGCONT}};
 	const char *text = json_string(j);
 	int64_t n = -1;
 
@@ -365,7 +365,8 @@ static int read_signal(const struct json *j, int *ret, struct phi_error *e)
 			return 0;
 		}
 	return phi_error_set(e, PHI_INVALID, EINVAL, "/signal",
-			     "a cell knows SIGTERM, SIGINT, SIGQUIT (power down) and SIGKILL, by name or number");
+			     "a cell knows SIGTERM, SIGINT, SIGQUIT (power down), SIGKILL, SIGSTOP (pause) and SIGCONT (resume), by name "
+			     "or number");
 }
 
 static void post_kill(struct phid *p, struct request *r, const char *id)
@@ -389,6 +390,8 @@ static void post_kill(struct phid *p, struct request *r, const char *id)
 		reply_problem(r, &e, NULL);
 		return;
 	}
+	if (c->signal == SIGSTOP || c->signal == SIGCONT)
+		c->verb = c->signal == SIGSTOP ? VERB_PAUSE : VERB_RESUME;
 	await(p, r, c);
 	call_verb(c);
 }

@@ -142,9 +142,12 @@ def test_an_unknown_command_is_an_error(runphi):
 def test_what_is_not_built_for_a_cell_says_so(runphi):
     bundle = runphi.bundle("b", SIM)
     runphi.good("create", "-b", bundle, "one")
-    for verb in ("exec", "ps", "update", "events", "checkpoint"):
+    for verb in ("update", "events", "restore"):
         status, _, err = runphi(verb, "one")
         assert status == 1 and "not built" in err, verb
+    for verb in ("exec", "checkpoint"):
+        status, _, err = runphi(verb, "one")
+        assert status == 1 and "not supported for cells" in err, verb
     runphi.good("delete", "--force", "one")
 
 
