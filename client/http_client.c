@@ -216,9 +216,9 @@ int http_call(const struct http_call *c, struct http_answer *ret, struct phi_err
 		free(ret->body);
 		ret->body = NULL;
 		if (sent && c->key != NULL)
-			patience = AGAIN_MAX_MS; /* it was there and went: it is coming back */
-		if (r == -ENOENT || r == -EACCES || (sent && c->key == NULL) || now_ms() - begin > patience ||
-		    (r != 0 && r != -ECONNREFUSED && !sent))
+			patience = AGAIN_MAX_MS; /* it was there and went: it is coming back, with a socket made anew */
+		if ((sent && c->key == NULL) || now_ms() - begin > patience ||
+		    (r != 0 && r != -ECONNREFUSED && !sent && !(r == -ENOENT && patience == AGAIN_MAX_MS)))
 			return phi_error_set(e, PHI_NO_DAEMON, r ? -r : ECONNREFUSED, "",
 					     "phid cannot be reached at %s: %s; is phid.service running?", c->socket,
 					     strerror(r ? -r : ECONNREFUSED));
