@@ -75,7 +75,7 @@ api -X POST http://phid/v1/containers/guest/kill -d '{"signal":"SIGKILL"}' >/dev
 check "kill" "stopped 137" "$(api http://phid/v1/containers/guest | field '["state"]') $(api http://phid/v1/containers/guest | field '["exit"]["code"]')"
 check "its unit ends with it" yes "$(await "! in_ systemctl is-active -q phid-keeper-${row#phid-}.service" && echo yes)"
 check "delete" 204 "$(api -o /dev/null -w '%{http_code}' -X DELETE http://phid/v1/containers/guest)"
-check "the journal knows the container" yes "$(in_ journalctl --no-pager -o json PHI_CONTAINER=guest | grep -q guest && echo yes)"
+check "the journal knows the container" yes "$(await "in_ journalctl --no-pager -o json PHI_CONTAINER=guest | grep guest >/dev/null" && echo yes)"
 exposure=$(in_ systemd-analyze security --no-pager phid.service | grep -oE 'Overall exposure level for phid.service: [0-9.]+' | grep -oE '[0-9.]+$')
 echo "systemd-analyze security: $exposure"
 check "its exposure is below 4.0" yes "$(awk -v e="$exposure" 'BEGIN {if (e != "" && e < 4) print "yes"}')"
