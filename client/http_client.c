@@ -196,6 +196,7 @@ int http_call(const struct http_call *c, struct http_answer *ret, struct phi_err
 	_clean_free_ char *text = NULL;
 	size_t body = c->body ? strlen(c->body) : 0;
 	long begin = now_ms(), patience = 2000; /* a restart's gap; a host without phid has no socket file */
+	bool was_there = false; /* then its socket is made anew at any moment */
 	struct timespec pause = {0, 20000000};
 	int n = asprintf(&text, "%s %s HTTP/1.1\r\nHost: phid\r\nConnection: close\r\n%s%s%s%s%s%s%sContent-Length: %zu\r\n\r\n%s",
 			 c->method, c->path, c->key ? "Idempotency-Key: " : "", c->key ? c->key : "", c->key ? "\r\n" : "",
@@ -215,10 +216,12 @@ int http_call(const struct http_call *c, struct http_answer *ret, struct phi_err
 			return 0;
 		free(ret->body);
 		ret->body = NULL;
-		if (sent && c->key != NULL)
-			patience = AGAIN_MAX_MS; /* it was there and went: it is coming back, with a socket made anew */
+		if (sent && c->key != NULL) {
+			patience = AGAIN_MAX_MS;
+			was_there = true;
+		}
 		if ((sent && c->key == NULL) || now_ms() - begin > patience ||
-		    (r != 0 && r != -ECONNREFUSED && !sent && !(r == -ENOENT && patience == AGAIN_MAX_MS)))
+		    (r != 0 && !sent && r != -ECONNREFUSED && !(r == -ENOENT && was_there)))
 			return phi_error_set(e, PHI_NO_DAEMON, r ? -r : ECONNREFUSED, "",
 					     "phid cannot be reached at %s: %s; is phid.service running?", c->socket,
 					     strerror(r ? -r : ECONNREFUSED));

@@ -10,6 +10,7 @@
 
 #include "clean.h"
 #include "console_log.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -99,7 +100,7 @@ static void connect_phid(void)
 	struct keeper_hello m = {.version = KEEPER_VERSION,
 				 .cell = k.cell.state,
 				 .pid = getpid(),
-				 .start = keeper_process_start(getpid()),
+				 .start = process_start(getpid()),
 				 .cell_pid = k.cell.pid,
 				 .cell_start = k.cell.start};
 

@@ -37,7 +37,6 @@ void cell_read_diagnostics(struct cell *c);
 void cell_finish(struct cell *c);
 /* The text of the exit file. Answers its length. */
 size_t cell_exit_text(const struct cell *c, char *buf, size_t size);
-uint64_t keeper_process_start(pid_t pid);
 
 /* keeper_console.c: from the cell to the ring and our stdout, from our stdin to the cell. */
 struct console {

@@ -2,6 +2,7 @@
 #include "keeper.h"
 
 #include "clean.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,27 +19,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-uint64_t keeper_process_start(pid_t pid)
-{
-	char path[40], text[512];
-	_clean_close_ int fd = -1;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	text[n > 0 ? n : 0] = '\0';
-	return keeper_start_of_stat(text);
-}
-
 /* The presence lock's text, for a phid that finds it held and no keeper to ask: who holds it. */
 static void write_holders(const struct cell *c)
 {
 	char text[128];
 	int n = snprintf(text, sizeof(text), "keeper %d %llu\ncell %d %llu\n", (int)getpid(),
-			 (unsigned long long)keeper_process_start(getpid()), (int)c->pid, (unsigned long long)c->start);
+			 (unsigned long long)process_start(getpid()), (int)c->pid, (unsigned long long)c->start);
 
 	if (pwrite(c->lock, text, (size_t)n, 0) != n)
 		return; /* only a help: the lock itself is the fact */
@@ -196,7 +182,7 @@ int cell_spawn(struct cell *c, const struct keeper_spawn *m, size_t length, int 
 		      n_fds - KEEPER_FD_MORE, parent);
 	c->has_process = true;
 	c->pid = pid;
-	c->start = keeper_process_start(pid);
+	c->start = process_start(pid);
 	c->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	c->state = KEEPER_CELL_ALIVE;
 	c->qmp = PHI_TAKE_FD(qmp[0]);

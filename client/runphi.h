@@ -48,18 +48,27 @@ int marker_write(const struct invocation *v, const char *id, const struct marker
 void marker_remove(const struct invocation *v, const char *id);
 void marker_path(const struct invocation *v, const char *id, char *ret, size_t size);
 void marker_free(struct marker *m);
-uint64_t keeper_start_of(pid_t pid); /* of a living process; 0 if there is none */
 #define _clean_marker_ _clean_(marker_free)
 
 /* runphi_forward.c */
 /* Becomes the forwarded runtime; only comes back with an error. */
 int forward(const struct invocation *v, struct phi_error *e);
+/* What it prints for this very command; "" if it cannot be asked or fails. The caller frees it. */
+char *forwarded_output(const struct invocation *v);
 /* Is the bundle of a create ours? 1 with *ret to be freed, 0, or negative. */
 int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *ret, struct phi_error *e);
 /* Is the container of a later command ours? Fills *m. */
 bool container_is_managed(const struct invocation *v, const char *id, struct marker *m);
 /* Is something of that id in the forwarded runtime's directory? */
 bool forwarded_has(const struct invocation *v, const char *id);
+
+/* runphi_keeper.c */
+/* Begins the keeper of an incarnation. It keeps our stdio (or has the terminal, if that is not -1), what the caller wants kept,
+ * and nothing else that leaked into us. *ret_sync: our end of its pipe; closed without a byte, it undoes the create and ends.
+ * Answers its pid. */
+int keeper_begin(const struct invocation *v, const char *incarnation, int terminal, int *ret_sync, struct phi_error *e);
+/* Waits for a keeper that is to go (it writes out the console first), and kills one that does not. */
+void keeper_end(const struct marker *m);
 
 /* runphi_hooks.c: `hooks` of config.json (runtime-spec config.md "POSIX-platform Hooks"). */
 int hooks_check(const struct json *hooks, struct phi_error *e);
@@ -68,6 +77,7 @@ int hooks_check(const struct json *hooks, struct phi_error *e);
 int hooks_run(const char *hooks, const char *kind, const char *state, struct phi_error *e);
 
 /* runphi_cgroup.c: the cgroup of the keeper, `linux.cgroupsPath`; all hierarchies of v1, or v2. */
+/* A hierarchy that refuses (read-only, a controller that is not delegated) is left out; all of them is an error. */
 int cgroup_join(const char *path, pid_t pid, struct phi_error *e);
 void cgroup_remove(const char *path);
 
@@ -97,9 +107,9 @@ int request(const struct invocation *v, const struct marker *m, const char *meth
 int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e);
 /* The state document of runtime.md, with another status if it is not NULL. The caller frees it. */
 char *state_text(const char *id, const struct json *container, const char *status);
-/* Takes all of it away: the cell, the cgroup, the marker; then the poststop hooks. container: as it was before, or NULL. */
-int tear_down(const struct invocation *v, const struct marker *m, const struct json *container, bool force, struct phi_error *e);
-/* What the forwarded runtime prints for this very command; "" if it cannot be asked or fails. The caller frees it. */
-char *forwarded_output(const struct invocation *v);
+/* Deletes the container and all that create made for it. -ENOENT where phid did not have it, but then, too. */
+int take_away(const struct invocation *v, const struct marker *m, bool force, struct phi_error *e);
+/* The part of it behind the cell and the keeper: cgroup, poststop hooks (not with state NULL), marker. */
+void clear_away(const struct invocation *v, const struct marker *m, const char *state);
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void new_uuid(char ret[PHI_UUID_LEN + 1]);

@@ -3,11 +3,11 @@
 #include "runphi.h"
 
 #include "clean.h"
+#include "field.h"
 #include "http_client.h"
 #include "json.h"
-#include "keeper_proto.h"
 #include "oci.h"
-#include "program.h"
+#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,59 +27,6 @@ void new_uuid(char ret[PHI_UUID_LEN + 1])
 	if (getrandom(random, sizeof(random), 0) != sizeof(random))
 		abort();
 	id_uuid_format(random, ret);
-}
-
-/* How many descriptors from 3 on the caller wants kept (--preserve-fds, sd_listen_fds(3)). */
-static int kept_fds(const struct invocation *v)
-{
-	const char *listen = getenv("LISTEN_FDS");
-	int n = (v->preserve_fds ? atoi(v->preserve_fds) : 0) + (listen ? atoi(listen) : 0);
-
-	return n < 0 ? 0 : n > 1000 ? 1000 : n;
-}
-
-/* Begins the keeper; *ret_sync is our end of its pipe. It keeps our stdio (or has the terminal), what the caller wants
- * kept, and nothing else that leaked into us. */
-static int start_keeper(const struct invocation *v, const char *incarnation, int terminal, int *ret_sync, struct phi_error *e)
-{
-	char program[PHI_PATH_MAX + 1], socket[128], number[16];
-	const char *slash = strrchr(v->socket, '/'), *named = getenv("PHID_KEEPER");
-	char *argv[] = {program, (char[]){"--socket"}, socket, (char[]){"--incarnation"}, (char *)(uintptr_t)incarnation,
-			(char[]){"--sync"}, number, NULL};
-	char *none[] = {NULL};
-	int p[2], sync = 3 + kept_fds(v);
-	pid_t pid;
-
-	if (named != NULL)
-		snprintf(program, sizeof(program), "%s", named);
-	else if (!program_find(".", "phid-keeper", program, sizeof(program)))
-		return phi_error_set(e, PHI_INTERNAL, ENOENT, "", "phid-keeper is not installed");
-	snprintf(socket, sizeof(socket), "%.*s/" KEEPER_SOCKET_NAME, slash ? (int)(slash - v->socket) : 0, v->socket);
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return phi_error_set(e, PHI_INTERNAL, errno, "", "pipe: %s", strerror(errno));
-	pid = fork();
-	if (pid == 0) {
-		sigset_t empty;
-
-		setsid();
-		sigemptyset(&empty);
-		sigprocmask(SIG_SETMASK, &empty, NULL);
-		if (terminal >= 0 && (dup2(terminal, 0) < 0 || dup2(terminal, 1) < 0 || dup2(terminal, 2) < 0))
-			_exit(126);
-		if (p[0] == sync ? fcntl(sync, F_SETFD, 0) < 0 : dup2(p[0], sync) < 0)
-			_exit(126);
-		syscall(SYS_close_range, sync + 1, ~0U, 0);
-		snprintf(number, sizeof(number), "%d", sync);
-		execve(program, argv, none);
-		_exit(127);
-	}
-	close(p[0]);
-	if (pid < 0) {
-		close(p[1]);
-		return phi_error_set(e, PHI_INTERNAL, errno, "", "fork: %s", strerror(errno));
-	}
-	*ret_sync = p[1];
-	return pid;
 }
 
 static int write_pid_file(const char *path, pid_t pid, struct phi_error *e)
@@ -141,20 +88,8 @@ static int absolute_bundle(const struct invocation *v, char *ret, struct phi_err
 	return 0;
 }
 
-/* Waits for a keeper that is to end; one that cannot (phid is gone) is killed, and its guest with it. */
-static void end_keeper(pid_t pid)
-{
-	struct pollfd p = {(int)syscall(SYS_pidfd_open, pid, 0), POLLIN, 0};
-
-	if (p.fd < 0 || poll(&p, 1, KEEPER_ANSWER_MS) <= 0)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	phi_close(&p.fd);
-}
-
-/* The state document before phid has one of this container. */
-static char *creating_text(const struct invocation *v, const char *bundle, const struct oci_config *c, pid_t keeper)
+/* The state document where phid has none of this container: not yet, or no longer. */
+static char *own_state_text(const struct invocation *v, const char *bundle, const struct oci_config *c, pid_t keeper, const char *status)
 {
 	_clean_json_ struct json *container = NULL;
 	struct json *annotations;
@@ -167,7 +102,7 @@ static char *creating_text(const struct invocation *v, const char *bundle, const
 	json_add_string(container, "bundle", bundle);
 	for (size_t i = 0; i < c->annotations.n; i++)
 		json_add_string(annotations, c->annotations.names[i], c->annotations.values[i]);
-	return state_text(v->words[0], container, "creating");
+	return state_text(v->words[0], container, status);
 }
 
 /* The cell is there; what is left of create. */
@@ -191,14 +126,20 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 	const struct json *hooks = json_get(c->document, "hooks"), *process = json_get(c->document, "process");
 	const char *id = v->words[0], *cgroup = json_get_string(json_get(c->document, "linux"), "cgroupsPath");
 	_clean_close_ int sync = -1, terminal = -1;
-	_clean_free_ char *state = NULL;
-	struct phi_error ignored;
+	_clean_free_ char *creating = NULL, *stopped = NULL;
 	int r = id_check(id, "/id", e);
 
 	if (r == 0)
 		r = id_of_oci(id, v->root, m->record, e);
 	if (r == 0)
 		r = hooks_check(hooks, e);
+	/* "slice:prefix:name" is systemd's; the keeper then stays where its caller is. */
+	if (cgroup != NULL && cgroup[0] != '/')
+		cgroup = NULL;
+	if (r == 0 && cgroup != NULL)
+		r = field_check_path(cgroup, "/linux/cgroupsPath", e);
+	if (r == 0 && cgroup != NULL && strchr(cgroup, '\n') != NULL)
+		r = phi_error_set(e, PHI_INVALID, EINVAL, "/linux/cgroupsPath", "a path must not have a line break");
 	if (r == 0 && forwarded_has(v, id))
 		r = phi_error_set(e, PHI_EXISTS, EEXIST, "/id", "container with id %s already exists: it is no cell", id);
 	if (r == 0 && v->console_socket != NULL && !c->terminal)
@@ -208,36 +149,34 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 	if (r < 0)
 		return r;
 	m->hooks = hooks != NULL ? json_print(hooks) : NULL;
-	/* "slice:prefix:name" is systemd's; the keeper then stays where its caller is. */
-	m->cgroup = cgroup != NULL && cgroup[0] == '/' && strstr(cgroup, "..") == NULL && strchr(cgroup, '\n') == NULL ? strdup(cgroup) : NULL;
+	m->cgroup = cgroup != NULL ? strdup(cgroup) : NULL;
 	new_uuid(m->incarnation);
-	r = start_keeper(v, m->incarnation, terminal, &sync, e);
+	r = keeper_begin(v, m->incarnation, terminal, &sync, e);
 	if (r < 0)
 		return r;
 	m->keeper = r;
-	m->keeper_start = keeper_start_of(m->keeper);
+	m->keeper_start = process_start(m->keeper);
 	r = marker_write(v, id, m, e);
 	if (r < 0) {
 		phi_close(&sync);
-		end_keeper(m->keeper);
+		keeper_end(m);
 		return r;
 	}
-	state = creating_text(v, bundle, c, m->keeper);
 	if (m->cgroup != NULL)
 		r = cgroup_join(m->cgroup, m->keeper, e);
 	if (r == 0)
 		r = ask_phid(v, m, bundle, e);
-	if (r == 0)
-		r = complete(v, m, state, sync, e);
-	if (r == 0)
-		return 0;
+	if (r == 0) {
+		creating = own_state_text(v, bundle, c, m->keeper, "creating");
+		r = complete(v, m, creating, sync, e);
+		if (r == 0)
+			return 0;
+		stopped = own_state_text(v, bundle, c, 0, "stopped");
+	}
 	/* The keeper sees its pipe close and has this incarnation undone; then it ends. */
 	phi_close(&sync);
-	end_keeper(m->keeper);
-	if (m->cgroup != NULL)
-		cgroup_remove(m->cgroup);
-	hooks_run(m->hooks, "poststop", state, &ignored);
-	marker_remove(v, id);
+	keeper_end(m);
+	clear_away(v, m, stopped);
 	return r;
 }
 
@@ -312,13 +251,16 @@ int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
 	r = verb_start(v, &m, e);
 	if (r < 0) {
+		struct marker left = {0};
 		struct phi_error ignored;
 
-		tear_down(v, &m, NULL, true, &ignored);
+		if (marker_read(v, v->words[0], &left) == 0) /* else a failing hook took all away */
+			take_away(v, &m, true, &ignored);
+		marker_free(&left);
 		return r;
 	}
 	if (v->detach)
 		return 0;
 	*ret_status = wait_keeper(v, &m, signals);
-	return v->keep ? 0 : verb_delete(v, &m, e);
+	return v->keep ? 0 : take_away(v, &m, false, e);
 }

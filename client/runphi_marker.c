@@ -2,7 +2,6 @@
 #include "runphi.h"
 
 #include "clean.h"
-#include "keeper_proto.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,19 +19,6 @@ void marker_free(struct marker *m)
 	free(m->cgroup);
 	free(m->hooks);
 	m->cgroup = m->hooks = NULL;
-}
-
-uint64_t keeper_start_of(pid_t pid)
-{
-	char path[40], text[512];
-	_clean_close_ int fd = -1;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
-	text[n > 0 ? n : 0] = '\0';
-	return keeper_start_of_stat(text);
 }
 
 /* 0; -ENOENT; or -EBADMSG of one that was cut off. */

@@ -4,18 +4,13 @@
 #include "clean.h"
 #include "http_client.h"
 #include "json.h"
-#include "keeper_proto.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 
 int request(const struct invocation *v, const struct marker *m, const char *method, const char *suffix, const char *body,
 	    char **ret_body, struct phi_error *e)
@@ -60,12 +55,14 @@ static struct json *state_document(const char *id, const struct json *container,
 	int64_t pid = 0;
 	_clean_free_ char *annotations = NULL;
 
-	json_integer(json_get(json_get(container, "keeper"), "pid"), &pid);
+	if (status == NULL || strcmp(status, "stopped") != 0)
+		json_integer(json_get(json_get(container, "keeper"), "pid"), &pid);
 	json_add_string(j, "ociVersion", "1.0.2");
 	json_add_string(j, "id", id);
 	json_add_integer(j, "pid", pid);
 	json_add_string(j, "status", status ? status : json_get_string(container, "state"));
-	json_add_string(j, "bundle", json_get_string(container, "bundle"));
+	if (json_get_string(container, "bundle") != NULL)
+		json_add_string(j, "bundle", json_get_string(container, "bundle"));
 	if (json_get_string(container, "created_at") != NULL)
 		json_add_string(j, "created", json_get_string(container, "created_at"));
 	if (json_first(json_get(container, "annotations")) != NULL) {
@@ -127,7 +124,7 @@ int verb_start(const struct invocation *v, const struct marker *m, struct phi_er
 		r = hooks_run(m->hooks, "poststart", after, e);
 	}
 	if (r < 0)
-		tear_down(v, m, container, true, &ignored);
+		take_away(v, m, true, &ignored);
 	return r;
 }
 
@@ -164,89 +161,44 @@ int verb_kill(const struct invocation *v, const struct marker *m, struct phi_err
 	return r < 0 && v->all && e->code == PHI_STATE ? 0 : r;
 }
 
-/* Waits for a keeper that was told to go (it writes out the console first), and ends one that does not. */
-static void end_keeper(const struct marker *m)
+void clear_away(const struct invocation *v, const struct marker *m, const char *state)
 {
-	_clean_close_ int pidfd = m->keeper > 0 ? (int)syscall(SYS_pidfd_open, m->keeper, 0) : -1;
-	struct pollfd p = {pidfd, POLLIN, 0};
+	struct phi_error ignored;
 
-	if (pidfd < 0 || keeper_start_of(m->keeper) != m->keeper_start)
-		return; /* its number may be another's by now */
-	if (poll(&p, 1, 2 * KEEPER_ANSWER_MS) == 0) {
-		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-		poll(&p, 1, KEEPER_ANSWER_MS);
-	}
+	if (m->cgroup != NULL)
+		cgroup_remove(m->cgroup);
+	if (state != NULL)
+		hooks_run(m->hooks, "poststop", state, &ignored);
+	marker_remove(v, v->words[0]);
 }
 
-int tear_down(const struct invocation *v, const struct marker *m, const struct json *container, bool force, struct phi_error *e)
+int take_away(const struct invocation *v, const struct marker *m, bool force, struct phi_error *e)
 {
-	_clean_free_ char *state = m->hooks != NULL ? state_text(v->words[0], container, "stopped") : NULL;
-	int r = request(v, m, "DELETE", force ? "?force=true" : "", NULL, NULL, e);
-	struct phi_error ignored;
+	_clean_json_ struct json *container = NULL;
+	_clean_free_ char *state = NULL;
+	int r = m->hooks != NULL ? fetch(v, m, &container, e) : 0;
 
 	if (r < 0 && e->code != PHI_NOT_FOUND)
 		return r;
-	if (m->cgroup != NULL) {
-		end_keeper(m);
-		cgroup_remove(m->cgroup);
-	}
 	if (m->hooks != NULL)
-		hooks_run(m->hooks, "poststop", state, &ignored);
-	marker_remove(v, v->words[0]);
+		state = state_text(v->words[0], container, "stopped");
+	r = request(v, m, "DELETE", force ? "?force=true" : "", NULL, NULL, e);
+	if (r < 0 && e->code != PHI_NOT_FOUND)
+		return r;
+	if (m->cgroup != NULL)
+		keeper_end(m);
+	clear_away(v, m, state);
 	return r;
 }
 
 int verb_delete(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
-	_clean_json_ struct json *container = NULL;
-	int r = m->hooks != NULL ? fetch(v, m, &container, e) : 0;
+	int r = take_away(v, m, v->force, e);
 
-	if (r < 0 && e->code != PHI_NOT_FOUND)
-		return r;
-	r = tear_down(v, m, container, v->force, e);
 	return r < 0 && v->force && e->code == PHI_NOT_FOUND ? 0 : r;
 }
 
 /* ---- list: the forwarded runtime's, and ours behind it ---- */
-
-char *forwarded_output(const struct invocation *v)
-{
-	char *text = strdup("");
-	size_t n = 0;
-	int p[2], status;
-	pid_t pid;
-
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return text;
-	pid = fork();
-	if (pid == 0) {
-		int null = open("/dev/null", O_RDWR);
-		struct phi_error e;
-
-		dup2(p[1], 1);
-		dup2(null, 2);
-		forward(v, &e);
-		_exit(127);
-	}
-	close(p[1]);
-	for (;;) {
-		ssize_t got;
-
-		text = realloc(text, n + 65536);
-		if (text == NULL)
-			abort();
-		got = read(p[0], text + n, 65535);
-		if (got <= 0)
-			break;
-		n += (size_t)got;
-	}
-	text[n] = '\0';
-	close(p[0]);
-	waitpid(pid, &status, 0);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		text[0] = '\0';
-	return text;
-}
 
 static void print_row(const struct invocation *v, const char *id, const struct json *container, struct json *list)
 {

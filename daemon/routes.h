@@ -1,4 +1,4 @@
-/* What routes.c and waits.c share. */
+/* What routes.c, routes_verbs.c and waits.c share. */
 #pragma once
 
 #include "alloc.h"
@@ -10,6 +10,14 @@ void reply_problem(struct request *r, const struct phi_error *e, const struct al
 int query_number(struct request *r, const char *name, int64_t min, int64_t max, int64_t absent, int64_t *ret,
 		 struct phi_error *e);
 bool find_container(struct phid *p, struct request *r, const char *id, struct container *c);
+
+/* routes_verbs.c */
+void put_container(struct phid *p, struct request *r, const char *id);
+void delete_container(struct phid *p, struct request *r, const char *id);
+void post_start(struct phid *p, struct request *r, const char *id);
+void post_pause(struct phid *p, struct request *r, const char *id);
+void post_resume(struct phid *p, struct request *r, const char *id);
+void post_kill(struct phid *p, struct request *r, const char *id);
 
 /* waits.c: what is answered when something happens. */
 void get_wait(struct phid *p, struct request *r, const char *id);

@@ -51,7 +51,7 @@ def test_a_failing_hook_undoes_the_create(runphi, client, kind):
     hooks = {kind: [hook(runphi, "bad", "echo no luck >&2; exit 3")], "poststop": [hook(runphi, "after")]}
     status, _, err = runphi("create", "-b", runphi.bundle("b", SIM, {"hooks": hooks}), "one")
     assert status == 1 and f"{kind} hook 0" in err and "status 3" in err and "no luck" in err
-    assert [name for name, _ in hooks_seen(runphi)] == ["bad", "after"]
+    assert [(name, s["status"], s["pid"] == 0) for name, s in hooks_seen(runphi)] == [("bad", "creating", False), ("after", "stopped", True)]
     assert runphi.markers() == []
     eventually(lambda: client.get("/v1/containers").json["items"] == [])
 
@@ -64,6 +64,26 @@ def test_a_failing_hook_of_start_takes_the_container_away(runphi, client, kind):
     assert status == 1 and f"{kind} hook 0" in err
     assert [name for name, _ in hooks_seen(runphi)] == ["bad", "after"]
     assert client.get("/v1/containers").json["items"] == [] and runphi.markers() == []
+
+
+def test_a_run_whose_hook_fails_is_taken_away_once(runphi, client):
+    hooks = {"poststart": [hook(runphi, "bad", "exit 3")], "poststop": [hook(runphi, "after")]}
+    status, _, err = runphi("run", "-b", runphi.bundle("b", SIM, {"hooks": hooks}), "one")
+    assert status == 1 and "poststart hook 0" in err
+    assert [name for name, _ in hooks_seen(runphi)] == ["bad", "after"]
+    assert client.get("/v1/containers").json["items"] == [] and runphi.markers() == []
+
+
+def test_a_create_that_phid_refuses_runs_no_hook(runphi):
+    hooks = {kind: [hook(runphi, kind)] for kind in HOOKS}
+    status, _, err = runphi("create", "-b", runphi.bundle("b", dict(SIM, cpus={"count": 99}), {"hooks": hooks}), "one")
+    assert status == 1 and "99 CPUs" in err and hooks_seen(runphi) == [] and runphi.markers() == []
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/..", "/a\nb", "/" + "x" * 5000])
+def test_a_cgroup_that_leads_elsewhere_is_refused(runphi, path):
+    status, _, err = runphi("create", "-b", runphi.bundle("b", SIM, {"linux": {"cgroupsPath": path}}), "one")
+    assert status == 1 and "/linux/cgroupsPath" in err and runphi.markers() == []
 
 
 def test_a_failing_poststop_hook_is_a_warning_and_the_rest_go_on(runphi):

@@ -337,6 +337,12 @@ def test_a_wrong_timeout_is_422(client, ms):
     assert client.raw("POST", A + "/kill", body).expect(422, "invalid").pointers == ["/timeout_ms"]
 
 
+@pytest.mark.parametrize("signal", ["STOP", "CONT"])
+def test_a_timeout_of_what_does_not_end_is_422(client, signal):
+    body = json.dumps({"signal": signal, "timeout_ms": 5}).encode()
+    assert client.raw("POST", A + "/kill", body).expect(422, "invalid").pointers == ["/timeout_ms"]
+
+
 # ---- ids ----
 
 BAD_IDS = ["a" * 129, "a" * 5000, ".a", "..", ".", "-a", "_a", "+a", "~12345678", "a~", "a~1234567", "a~123456789",
