@@ -9,7 +9,7 @@ import termios
 
 import pytest
 from conftest import eventually
-from test_runphi import SIM, build_dir, qemu, runphi  # noqa: F401 (fixtures)
+from test_runphi import SIM, qemu, runphi  # noqa: F401 (fixtures)
 
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
