@@ -1,6 +1,7 @@
 """A phid-sim of its own for each test of standin_selftest.py, and a client of its socket."""
 import contextlib
 import os
+import pathlib
 import select
 import socket
 import subprocess

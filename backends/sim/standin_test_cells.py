@@ -1,7 +1,5 @@
 """What a cell of phid-sim does: verbs, programs, consoles. Run by standin_selftest.py."""
 import contextlib
-import os
-import pathlib
 import select
 import socket
 import time
