@@ -73,14 +73,9 @@ static int read_sizes(const struct json *j, struct spec *s, struct phi_error *e)
 	int64_t n;
 
 	if (!asks_for_nothing(memory)) {
-		struct spec_memory *m = calloc(1, sizeof(*m));
-
-		if (m == NULL)
-			abort();
-		s->memory = (struct field_array){1, m};
 		if (!json_integer(memory, &n) || n < 1 || n > 1 << 30)
 			return phi_error_set(e, PHI_INVALID, EINVAL, "/memory", "a number of MiB was expected");
-		m->size = (uint64_t)n << 20;
+		spec_set_memory(s, (uint64_t)n << 20);
 	}
 	if (!asks_for_nothing(vcpus)) {
 		if (!json_integer(vcpus, &n) || n < 1 || n > PHI_CPUS_MAX)
@@ -165,7 +160,7 @@ static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e
 	if (at != NULL)
 		s->boot.cmdline = copy(at);
 	r = read_sizes(j, s, e);
-	return r < 0 ? r : spec_complete(s, "", e);
+	return r < 0 ? r : spec_check(s, "", e);
 }
 
 int spec_read_boot_config(const char *text, size_t len, struct spec *s, struct phi_error *e)

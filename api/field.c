@@ -303,11 +303,70 @@ static int read_integer(const struct json *j, const struct field *f, const char 
 	return 0;
 }
 
+void field_blob_free(struct field_blob *b)
+{
+	free(b->path);
+	free(b->sha256);
+	*b = (struct field_blob){0};
+}
+
+/* Frees what one member holds and leaves it zero. */
+static void free_field(void *s, const struct field *f)
+{
+	switch (f->type) {
+	case FIELD_STRING:
+	case FIELD_PATH:
+	case FIELD_ID:
+		free(*AT(s, char *, f->offset));
+		*AT(s, char *, f->offset) = NULL;
+		break;
+	case FIELD_OBJECT:
+		fields_free(AT(s, char, f->offset), f->sub);
+		break;
+	case FIELD_ARRAY: {
+		struct field_array *a = AT(s, struct field_array, f->offset);
+
+		for (size_t i = 0; i < a->n; i++)
+			fields_free((char *)a->items + i * f->sub->size, f->sub);
+		free(a->items);
+		*a = (struct field_array){0};
+		break;
+	}
+	case FIELD_STRINGS:
+	case FIELD_TEXTS: {
+		struct field_strings *a = AT(s, struct field_strings, f->offset);
+
+		for (size_t i = 0; i < a->n; i++) {
+			free(a->names[i]);
+			free(a->values[i]);
+		}
+		free(a->names);
+		free(a->values);
+		*a = (struct field_strings){0};
+		break;
+	}
+	case FIELD_BLOB:
+		field_blob_free(AT(s, struct field_blob, f->offset));
+		break;
+	default:
+		break;
+	}
+}
+
+void fields_free(void *s, const struct field_table *t)
+{
+	for (const struct field *f = t->fields; f->name != NULL; f++)
+		free_field(s, f);
+}
+
+/* In place of what the member had. */
 static int read_field(const struct json *j, const struct field *f, enum field_form form, const char *pointer,
 		      void *out, struct phi_error *e)
 {
 	const char *s = json_string(j);
 
+	if (f->type != FIELD_OBJECT) /* whose members are replaced one by one */
+		free_field(out, f);
 	switch (f->type) {
 	case FIELD_STRING:
 	case FIELD_PATH:
@@ -375,6 +434,34 @@ int fields_read(const struct json *j, const struct field_table *t, enum field_fo
 		if (f->required && json_get(j, f->name) == NULL)
 			return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "the member \"%s\" is missing", f->name);
 	return 0;
+}
+
+int fields_read_text(const char *path, const char *text, const struct field_table *t, const char *pointer, void *out, struct phi_error *e)
+{
+	size_t n = strcspn(path, ".");
+	const struct field *f = t->fields;
+	_clean_json_ struct json *j = NULL, *list = json_array();
+	int r;
+
+	while (f->name != NULL && (strlen(f->name) != n || strncmp(f->name, path, n) != 0))
+		f++;
+	if (f->name != NULL && path[n] == '.' && f->type == FIELD_OBJECT)
+		return fields_read_text(path + n + 1, text, f->sub, pointer, out != NULL ? AT(out, char, f->offset) : NULL, e);
+	if (f->name == NULL || path[n] == '.' || f->type == FIELD_OBJECT)
+		return phi_error_set(e, PHI_UNKNOWN_MEMBER, EINVAL, pointer, "there is no such member");
+	if (out == NULL)
+		return 0;
+	if (f->type == FIELD_INTEGER || f->type == FIELD_BOOL || text[0] == '{' || text[0] == '[') {
+		r = json_parse(text, strlen(text), &j, e);
+		if (r < 0)
+			return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "\"%.60s\" is not the JSON of this member", text);
+	} else {
+		json_add_string(list, NULL, text);
+	}
+	r = read_field(j != NULL ? j : json_first(list), f, FIELD_FILE, pointer, out, e);
+	if (r == 0 && f->present != 0)
+		*AT(out, bool, f->present) = true;
+	return r;
 }
 
 static void write_blob(const struct field_blob *b, const char *name, struct json *to)
@@ -481,53 +568,4 @@ void fields_write(const void *in, const struct field_table *t, struct json *to)
 	for (const struct field *f = t->fields; f->name != NULL; f++)
 		if (f->present == 0 || *CONST_AT(in, bool, f->present))
 			write_field(in, f, to);
-}
-
-void fields_free(void *s, const struct field_table *t)
-{
-	for (const struct field *f = t->fields; f->name != NULL; f++) {
-		switch (f->type) {
-		case FIELD_STRING:
-		case FIELD_PATH:
-		case FIELD_ID:
-			free(*AT(s, char *, f->offset));
-			*AT(s, char *, f->offset) = NULL;
-			break;
-		case FIELD_OBJECT:
-			fields_free(AT(s, char, f->offset), f->sub);
-			break;
-		case FIELD_ARRAY: {
-			struct field_array *a = AT(s, struct field_array, f->offset);
-
-			for (size_t i = 0; i < a->n; i++)
-				fields_free((char *)a->items + i * f->sub->size, f->sub);
-			free(a->items);
-			*a = (struct field_array){0};
-			break;
-		}
-		case FIELD_STRINGS:
-		case FIELD_TEXTS: {
-			struct field_strings *a = AT(s, struct field_strings, f->offset);
-
-			for (size_t i = 0; i < a->n; i++) {
-				free(a->names[i]);
-				free(a->values[i]);
-			}
-			free(a->names);
-			free(a->values);
-			*a = (struct field_strings){0};
-			break;
-		}
-		case FIELD_BLOB: {
-			struct field_blob *b = AT(s, struct field_blob, f->offset);
-
-			free(b->path);
-			free(b->sha256);
-			*b = (struct field_blob){0};
-			break;
-		}
-		default:
-			break;
-		}
-	}
 }

@@ -66,13 +66,20 @@ enum field_form {
 	FIELD_FILE, /* a file that people write: sizes may be texts too */
 };
 
-/* Reads an object into a zeroed struct. Members that no row names are an error. On error what was read so far
+/* Reads an object into a struct that is zeroed or was read before: a member it names takes the place of what was there.
+ * Members that no row names are an error. On error what was read so far
  * is still in *out and freed by fields_free. pointer is the place of j in its document ("" for the root). */
 int fields_read(const struct json *j, const struct field_table *t, enum field_form form, const char *pointer,
 		void *out, struct phi_error *e);
+/* Reads one member from a text that stands alone: numbers, true, false, objects and arrays are JSON, all else is the
+ * string itself. path: names joined by dots ("cpus.count"); in arrays there is none. out NULL: only whether it exists. */
+int fields_read_text(const char *path, const char *text, const struct field_table *t, const char *pointer, void *out,
+		     struct phi_error *e);
 /* Adds the struct's members to an object; absent ones (NULL, !present, empty) are left out. */
 void fields_write(const void *in, const struct field_table *t, struct json *to);
 void fields_free(void *s, const struct field_table *t);
+
+void field_blob_free(struct field_blob *b); /* and zeroes it */
 
 /* The rule of FIELD_PATH: absolute, names a file, no "..", at most PHI_PATH_MAX bytes. */
 int field_check_path(const char *path, const char *pointer, struct phi_error *e);

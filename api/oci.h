@@ -25,8 +25,23 @@ static inline void oci_config_free_p(struct oci_config *c)
 }
 #define _clean_oci_ _clean_(oci_config_free_p)
 
-/* Lays the `vm` section (config-vm.md) into a spec, in place of what it says of them: kernel, initrd, parameters, hwConfig.vcpus and .memory.
- * What cannot be honoured is refused by name. */
-int oci_vm_to_spec(const struct json *vm, struct spec *s, struct phi_error *e);
 /* The value of an annotation, or NULL. */
 const char *oci_annotation(const struct oci_config *c, const char *name);
+
+/* oci_spec.c: what config.json asks of a cell, laid into a spec. What cannot be honoured is refused by name. */
+
+/* A container of a pod: made through CRI. */
+bool oci_in_pod(const struct oci_config *c);
+/* The pod's own, which holds its namespaces. */
+bool oci_is_sandbox(const struct oci_config *c);
+/* The value of "org.runphi.PATH", or of "org.runphi.container.NAME.PATH" if the pod's name for this container is NAME;
+ * NULL if there is neither. */
+const char *oci_own_annotation(const struct oci_config *c, const char *path);
+/* In place of what the spec says: the `vm` section (config-vm.md: kernel, initrd, parameters, hwConfig.vcpus and .memory), */
+int oci_vm_to_spec(const struct json *vm, struct spec *s, struct phi_error *e);
+/* and annotations "org.runphi.PATH", PATH a member of the spec with dots between names ("cpus.set"). */
+int oci_annotations_to_spec(const struct oci_config *c, struct spec *s, struct phi_error *e);
+/* Where the spec says nothing: linux.resources' cpu.cpus, or cpu.quota and .period, and memory.limit. In a pod never CPUs. */
+int oci_resources_to_spec(const struct oci_config *c, struct spec *s, struct phi_error *e);
+/* A cell can have no mounts: those that every client makes are passed over, any other is an error. */
+int oci_check_mounts(const struct oci_config *c, struct phi_error *e);

@@ -110,7 +110,7 @@ void spec_free(struct spec *s)
 	fields_free(s, &spec_table);
 }
 
-int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
+int spec_check(const struct spec *s, const char *pointer, struct phi_error *e)
 {
 	char where[100];
 
@@ -122,10 +122,6 @@ int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
 		snprintf(where, sizeof(where), "%s/cpus/set", pointer);
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "the set has no CPU");
 	}
-	if (!s->cpus.has_count && !s->cpus.has_set) {
-		s->cpus.count = 1;
-		s->cpus.has_count = true;
-	}
 	if (s->boot.kernel.path != NULL && s->boot.inmate.path != NULL) {
 		snprintf(where, sizeof(where), "%s/boot/inmate", pointer);
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"kernel\" or \"inmate\", not both");
@@ -133,13 +129,6 @@ int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
 	if (s->boot.initrd.path != NULL && s->boot.kernel.path == NULL) {
 		snprintf(where, sizeof(where), "%s/boot/initrd", pointer);
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "an initrd needs a kernel");
-	}
-	if (s->memory.n == 0) {
-		s->memory.items = calloc(1, sizeof(struct spec_memory));
-		if (s->memory.items == NULL)
-			abort();
-		s->memory.n = 1;
-		((struct spec_memory *)s->memory.items)->size = 64 << 20;
 	}
 	for (size_t i = 0; i < s->memory.n; i++) {
 		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
@@ -159,13 +148,37 @@ int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
 	return 0;
 }
 
+void spec_set_memory(struct spec *s, uint64_t size)
+{
+	struct spec_memory *m = calloc(1, sizeof(*m));
+
+	if (m == NULL)
+		abort();
+	m->size = size;
+	for (size_t i = 0; i < s->memory.n; i++)
+		free(((struct spec_memory *)s->memory.items)[i].pool);
+	free(s->memory.items);
+	s->memory = (struct field_array){1, m};
+}
+
+int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
+{
+	if (!s->cpus.has_count && !s->cpus.has_set) {
+		s->cpus.count = 1;
+		s->cpus.has_count = true;
+	}
+	if (s->memory.n == 0)
+		spec_set_memory(s, 64 << 20);
+	return spec_check(s, pointer, e);
+}
+
 int spec_read(const struct json *j, enum field_form form, const char *pointer, struct spec *s, struct phi_error *e)
 {
 	int r;
 
 	spec_init(s);
 	r = fields_read(j, &spec_table, form, pointer, s, e);
-	return r < 0 ? r : spec_complete(s, pointer, e);
+	return r < 0 ? r : spec_check(s, pointer, e);
 }
 
 struct json *spec_to_json(const struct spec *s)

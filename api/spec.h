@@ -62,9 +62,13 @@ extern const struct field_table spec_table;
 
 void spec_init(struct spec *s); /* the defaults that are not zero */
 void spec_free(struct spec *s);
-/* Reads a spec over its defaults and fills in what was left open (one CPU, 64 MiB). *s is always freeable. */
+/* Reads a spec over its defaults and checks it; what was left open is so still. *s is always freeable. */
 int spec_read(const struct json *j, enum field_form form, const char *pointer, struct spec *s, struct phi_error *e);
-/* The rules between members; also called where a spec was made by other means than spec_read. */
+/* The rules between members; also for a spec that was made by other means than spec_read. */
+int spec_check(const struct spec *s, const char *pointer, struct phi_error *e);
+/* One region of so many bytes, in place of what there was. */
+void spec_set_memory(struct spec *s, uint64_t size);
+/* Fills in what was left open by all who may say it (one CPU, 64 MiB), and checks. */
 int spec_complete(struct spec *s, const char *pointer, struct phi_error *e);
 struct json *spec_to_json(const struct spec *s);
 static inline void spec_free_p(struct spec *s)

@@ -57,17 +57,16 @@ int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci
 	text = read_file(path, PHI_BUNDLE_CONFIG_MAX, &n);
 	if (text == NULL || oci_config_read(text, n, c, e) < 0)
 		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
-	asked = oci_annotation(c, "io.kubernetes.cri.container-type");
-	if (asked != NULL && strcmp(asked, "sandbox") == 0)
+	if (oci_is_sandbox(c))
 		return 0;
-	asked = oci_annotation(c, "org.runphi.runtime");
+	asked = oci_own_annotation(c, "runtime");
 	if (asked != NULL && strcmp(asked, "runphi") == 0)
 		return 1;
 	if (asked != NULL && strcmp(asked, "runc") == 0)
 		return 0;
 	if (asked != NULL)
-		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations/org.runphi.runtime",
-				     "\"%.40s\" is neither runphi nor runc", asked);
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations",
+				     "org.runphi.runtime is \"%.40s\", which is neither runphi nor runc", asked);
 	return c->has_vm || (v->images_ask && c->root_path != NULL && image_asks(bundle, c->root_path));
 }
 

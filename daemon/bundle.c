@@ -178,14 +178,39 @@ static int open_rootfs(int root, const char *bundle, const char *path, struct ph
 	return fd;
 }
 
-/* config.json, and from it a spec: of the `vm` section where there is one, else of the image's boot configuration. *ret_images is the
+/* What the image says of itself, /boot/config.json, into the spec: 1, or 0 where it says nothing. *ret_images is the
  * directory that the spec's paths are beneath. */
+static int load_image_config(struct bundle *b, int root, const char *root_path, int *ret_images, struct phi_error *e)
+{
+	_clean_close_ int rootfs = open_rootfs(root, b->path, root_path, e);
+	_clean_free_ char *text = NULL;
+	struct phi_error missing = {0};
+	size_t n;
+	int r;
+
+	if (rootfs < 0)
+		return rootfs;
+	r = read_text(rootfs, "/boot/config.json", PHI_BUNDLE_CONFIG_MAX, "/boot/config.json", &text, &n, &missing);
+	if (r < 0 && missing.err != ENOENT) {
+		*e = missing;
+		return r;
+	}
+	*ret_images = PHI_TAKE_FD(rootfs);
+	if (r < 0)
+		return 0;
+	r = spec_read_boot_config(text, n, &b->spec, e);
+	if (r < 0)
+		phi_error_wrap(e, "the image's /boot/config.json");
+	return r < 0 ? r : 1;
+}
+
+/* config.json, and from it a spec: of the `vm` section, whose paths are in the caller's root (config-vm.md), else of the image;
+ * then annotations; then the limits of the bundle where nothing else was said. */
 static int load_bundle(struct bundle *b, int root, int *ret_images, struct phi_error *e)
 {
-	_clean_free_ char *text = NULL, *boot = NULL, *path = NULL;
+	_clean_free_ char *text = NULL, *path = NULL;
 	_clean_oci_ struct oci_config c = {0};
-	_clean_close_ int rootfs = -1;
-	struct phi_error missing = {0};
+	bool said;
 	size_t n;
 	int r;
 
@@ -194,6 +219,8 @@ static int load_bundle(struct bundle *b, int root, int *ret_images, struct phi_e
 	r = read_text(root, path, PHI_BUNDLE_CONFIG_MAX, "/bundle", &text, &n, e);
 	if (r == 0)
 		r = oci_config_read(text, n, &c, e);
+	if (r == 0)
+		r = oci_check_mounts(&c, e);
 	if (r < 0) {
 		phi_error_wrap(e, "the bundle's config.json");
 		return r;
@@ -201,29 +228,20 @@ static int load_bundle(struct bundle *b, int root, int *ret_images, struct phi_e
 	b->annotations = annotations_json(&c);
 	if (b->has_spec) /* the request's spec wins */
 		return 0;
-	if (c.has_vm) { /* its paths are in the caller's root, not in the image (config-vm.md) */
+	if (c.has_vm)
 		r = oci_vm_to_spec(c.vm, &b->spec, e);
-		return r < 0 ? r : spec_complete(&b->spec, "/vm", e);
-	}
-	if (c.root_path != NULL) {
-		rootfs = open_rootfs(root, b->path, c.root_path, e);
-		if (rootfs < 0)
-			return rootfs;
-		r = read_text(rootfs, "/boot/config.json", PHI_BUNDLE_CONFIG_MAX, "/boot/config.json", &boot, &n, &missing);
-		if (r < 0 && missing.err != ENOENT) {
-			*e = missing;
-			return r;
-		}
-		if (r == 0) {
-			r = spec_read_boot_config(boot, n, &b->spec, e);
-			if (r < 0)
-				phi_error_wrap(e, "the image's /boot/config.json");
-			*ret_images = PHI_TAKE_FD(rootfs);
-			return r;
-		}
-	}
-	return phi_error_set(e, PHI_INVALID, EINVAL, "/bundle",
-				     "neither a vm section nor /boot/config.json in the image says what to boot");
+	else if (c.root_path != NULL)
+		r = load_image_config(b, root, c.root_path, ret_images, e);
+	if (r < 0)
+		return r;
+	said = c.has_vm || r > 0;
+	r = oci_annotations_to_spec(&c, &b->spec, e);
+	if (r == 0)
+		r = oci_resources_to_spec(&c, &b->spec, e);
+	if (r == 0 && !said && b->spec.boot.kernel.path == NULL && b->spec.boot.inmate.path == NULL)
+		r = phi_error_set(e, PHI_INVALID, EINVAL, "/bundle",
+				  "neither a vm section nor /boot/config.json in the image nor an annotation says what to boot");
+	return r;
 }
 
 void bundle_load(struct bundle *b)
@@ -237,6 +255,8 @@ void bundle_load(struct bundle *b)
 	if (b->spec_json != NULL) {
 		b->has_spec = true;
 		r = spec_read(b->spec_json, FIELD_WIRE, "/spec", &b->spec, e);
+		if (r == 0)
+			r = spec_complete(&b->spec, "/spec", e);
 		if (r < 0 || (b->path == NULL && b->spec.boot.kernel.path == NULL && b->spec.boot.inmate.path == NULL))
 			return; /* wrong, or without a file */
 	}
@@ -248,6 +268,8 @@ void bundle_load(struct bundle *b)
 	}
 	if (b->path != NULL)
 		r = load_bundle(b, root, &images, e);
+	if (r == 0)
+		r = spec_complete(&b->spec, "/spec", e);
 	if (r == 0)
 		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.kernel, "kernel", e);
 	if (r == 0)

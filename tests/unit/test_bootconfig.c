@@ -8,7 +8,9 @@
 
 static int read_boot(const char *text, struct spec *s, struct phi_error *e)
 {
-	return spec_read_boot_config(text, strlen(text), s, e);
+	int r = spec_read_boot_config(text, strlen(text), s, e);
+
+	return r < 0 ? r : spec_complete(s, "", e);
 }
 
 static void refuse(const char *text, enum phi_code code, const char *where)

@@ -9,9 +9,11 @@
 static int read_as(const char *text, enum field_form form, struct spec *s, struct phi_error *e)
 {
 	_clean_json_ struct json *j = NULL;
+	int r;
 
 	assert_int_equal(json_parse(text, strlen(text), &j, e), 0);
-	return spec_read(j, form, "/spec", s, e);
+	r = spec_read(j, form, "/spec", s, e);
+	return r < 0 ? r : spec_complete(s, "/spec", e);
 }
 
 static void refuse(const char *text, enum phi_code code, const char *where)
