@@ -17,6 +17,11 @@ void cpuset_remove(struct cpuset *s, unsigned cpu)
 	s->bits[cpu / 64] &= ~(UINT64_C(1) << cpu % 64);
 }
 
+bool cpuset_equal(const struct cpuset *a, const struct cpuset *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
 bool cpuset_has(const struct cpuset *s, unsigned cpu)
 {
 	return cpu < PHI_CPUS_MAX && (s->bits[cpu / 64] >> cpu % 64 & 1);

@@ -18,6 +18,7 @@ struct cpuset {
 
 void cpuset_add(struct cpuset *s, unsigned cpu); /* cpu < PHI_CPUS_MAX */
 void cpuset_remove(struct cpuset *s, unsigned cpu);
+bool cpuset_equal(const struct cpuset *a, const struct cpuset *b);
 bool cpuset_has(const struct cpuset *s, unsigned cpu);
 unsigned cpuset_count(const struct cpuset *s);
 /* The lowest member >= from, or -1. */

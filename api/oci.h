@@ -43,5 +43,7 @@ int oci_vm_to_spec(const struct json *vm, struct spec *s, struct phi_error *e);
 int oci_annotations_to_spec(const struct oci_config *c, struct spec *s, struct phi_error *e);
 /* Where the spec says nothing: linux.resources' cpu.cpus, or cpu.quota and .period, and memory.limit. In a pod never CPUs. */
 int oci_resources_to_spec(const struct oci_config *c, struct spec *s, struct phi_error *e);
+/* The CPUs that quota and period of linux.resources.cpu let run at once, rounded up; false without a quota. */
+bool oci_quota_cpus(const struct json *cpu, int64_t *ret);
 /* A cell can have no mounts: those that every client makes are passed over, any other is an error. */
 int oci_check_mounts(const struct oci_config *c, struct phi_error *e);

@@ -252,7 +252,7 @@ int oci_annotations_to_spec(const struct oci_config *c, struct spec *s, struct p
 /* ---- linux.resources ---- */
 
 /* As many CPUs as the quota lets run at once, rounded up (sched-bwc.rst; the period's default is 100 ms). */
-static bool quota_cpus(const struct json *cpu, int64_t *ret)
+bool oci_quota_cpus(const struct json *cpu, int64_t *ret)
 {
 	int64_t quota, period;
 
@@ -286,7 +286,7 @@ int oci_resources_to_spec(const struct oci_config *c, struct spec *s, struct phi
 			if (r < 0)
 				return r;
 			s->cpus.has_set = true;
-		} else if (quota_cpus(cpu, &count)) {
+		} else if (oci_quota_cpus(cpu, &count)) {
 			if (count > PHI_CPUS_MAX)
 				return phi_error_set(e, PHI_INVALID, ERANGE, "/linux/resources/cpu/quota",
 						     "%" PRId64 " CPUs are asked for; at most %d can be", count, PHI_CPUS_MAX);

@@ -44,6 +44,13 @@ struct observation {
 	struct cell_end end; /* of CELL_ENDED */
 };
 
+/* What a cell has used since it was created. */
+struct cell_stats {
+	uint64_t user_ns, system_ns; /* CPU time, of all CPUs together */
+	uint64_t resident;	     /* bytes of memory that it holds now */
+	unsigned threads;
+};
+
 struct cell_image { /* an opened file of the bundle, sealed: what was hashed is what boots */
 	const char *role; /* "kernel", "initrd", "inmate" */
 	char *path;
@@ -118,6 +125,8 @@ struct backend {
 	void (*control)(struct cell *c, const char *bytes, size_t n);
 	/* Says how a process ended, from its wait status and the exit file's text. */
 	void (*explain)(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret);
+	/* Never blocks. NULL: nothing of it is measured. */
+	int (*stats)(const struct cell *c, struct cell_stats *ret, struct phi_error *e);
 	/* The cell's handle goes away: free of_backend, forget pending tokens. */
 	void (*forget)(struct cell *c);
 };

@@ -114,7 +114,7 @@ static const struct {
 	int (*run)(const struct invocation *v, const struct marker *m, struct phi_error *e);
 } verbs[] = {{"start", verb_start}, {"state", verb_state},   {"kill", verb_kill},
 	     {"delete", verb_delete}, {"pause", verb_pause}, {"resume", verb_resume}, {"ps", verb_ps},
-	     {"exec", verb_exec},     {"checkpoint", verb_checkpoint}};
+	     {"exec", verb_exec},     {"checkpoint", verb_checkpoint}, {"restore", verb_checkpoint}, {"events", verb_events}, {"update", verb_update}};
 
 static int on_container(const struct invocation *v, struct phi_error *e)
 {
@@ -127,7 +127,7 @@ static int on_container(const struct invocation *v, struct phi_error *e)
 	for (size_t i = 0; i < PHI_COUNT(verbs); i++)
 		if (strcmp(verbs[i].name, v->command) == 0)
 			return verbs[i].run(v, &m, e);
-	return phi_error_set(e, PHI_NOT_BUILT, 0, "", "%s is not built yet for a cell", v->command);
+	return phi_error_set(e, PHI_INTERNAL, ENOSYS, "", "runphi %s has no code", v->command);
 }
 
 int main(int argc, char **argv)

@@ -12,6 +12,13 @@
 struct json;
 struct oci_config;
 
+/* The limits that update takes as flags; runphi_update.c says what they are. */
+enum {
+	LIMIT_BLKIO_WEIGHT, LIMIT_CPU_PERIOD, LIMIT_CPU_QUOTA, LIMIT_CPU_SHARE, LIMIT_CPU_RT_PERIOD, LIMIT_CPU_RT_RUNTIME, LIMIT_CPU_IDLE,
+	LIMIT_CPUSET_CPUS, LIMIT_CPUSET_MEMS, LIMIT_MEMORY, LIMIT_MEMORY_RESERVATION, LIMIT_MEMORY_SWAP, LIMIT_PIDS, LIMIT_L3_CACHE,
+	LIMIT_MEM_BW, LIMITS,
+};
+
 /* What the command line says. Texts are argv's. */
 struct invocation {
 	char **argv; /* as given: what a forwarded runtime gets */
@@ -20,8 +27,8 @@ struct invocation {
 	const char *command; /* NULL if there is none */
 	const char *unknown; /* an option that nobody knows */
 	/* of the command */
-	const char *bundle, *pid_file, *console_socket, *preserve_fds, *format;
-	bool force, all, detach, keep, quiet;
+	const char *bundle, *pid_file, *console_socket, *preserve_fds, *format, *interval, *resources, *limits[LIMITS];
+	bool force, all, detach, keep, quiet, stats;
 	bool images_ask; /* an image may ask for a cell by carrying /boot/config.json */
 	const char *words[4]; /* that are no options: the id, a signal */
 	int n_words;
@@ -55,6 +62,8 @@ void marker_free(struct marker *m);
 int forward(const struct invocation *v, struct phi_error *e);
 /* What it prints for this very command; "" if it cannot be asked or fails. The caller frees it. */
 char *forwarded_output(const struct invocation *v);
+/* config.json of the bundle. c is freed by the caller. */
+int bundle_read(const char *bundle, struct oci_config *c, struct phi_error *e);
 /* Is the bundle of a create ours? 1 with *ret to be freed, 0, or negative. */
 int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *ret, struct phi_error *e);
 /* Is the container of a later command ours? Fills *m. */
@@ -98,6 +107,9 @@ int verb_list(const struct invocation *v, struct phi_error *e);
 int verb_ps(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_exec(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_checkpoint(const struct invocation *v, const struct marker *m, struct phi_error *e);
+/* runphi_events.c, runphi_update.c */
+int verb_events(const struct invocation *v, const struct marker *m, struct phi_error *e);
+int verb_update(const struct invocation *v, const struct marker *m, struct phi_error *e);
 int verb_features(const struct invocation *v, struct phi_error *e);
 
 /* runphi_verbs.c: a request about the container; 0 if the answer is below 300. *ret_body (NULL allowed) is owned. */

@@ -46,16 +46,23 @@ static bool image_asks(const char *bundle, const char *root_path)
 	return fd >= 0;
 }
 
-int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *c, struct phi_error *e)
+int bundle_read(const char *bundle, struct oci_config *c, struct phi_error *e)
 {
 	_clean_free_ char *text = NULL;
 	char path[PHI_PATH_MAX + 16];
-	const char *asked;
 	size_t n;
 
 	snprintf(path, sizeof(path), "%s/config.json", bundle);
 	text = read_file(path, PHI_BUNDLE_CONFIG_MAX, &n);
-	if (text == NULL || oci_config_read(text, n, c, e) < 0)
+	return text != NULL ? oci_config_read(text, n, c, e)
+			    : phi_error_set(e, PHI_INVALID, EINVAL, "/bundle", "%s cannot be read", path);
+}
+
+int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *c, struct phi_error *e)
+{
+	const char *asked;
+
+	if (bundle_read(bundle, c, e) < 0)
 		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
 	if (oci_is_sandbox(c))
 		return 0;

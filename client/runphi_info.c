@@ -45,8 +45,8 @@ int verb_exec(const struct invocation *v, const struct marker *m, struct phi_err
 int verb_checkpoint(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
 	(void)m;
-	return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "", "checkpoint: not supported for cells: the state of %s cannot be saved",
-			     v->words[0]);
+	return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "", "%s: not supported for cells: the state of %s cannot be saved",
+			     v->command, v->words[0]);
 }
 
 /* The forwarded runtime's document (ordinary containers are its), with annotations of ours; else what holds for both. */

@@ -181,6 +181,29 @@ static void get_container(struct phid *p, struct request *r, const char *id)
 		reply_json(r, 200, view_container(p, &c));
 }
 
+static void get_stats(struct phid *p, struct request *r, const char *id)
+{
+	_clean_container_ struct container c = {0};
+	struct cell_stats stats;
+	struct phi_error e;
+	struct cell *cell;
+	int rc;
+
+	if (!find_container(p, r, id, &c))
+		return;
+	cell = cell_of_row(p, c.row);
+	if (cell == NULL || c.state == STATE_CREATING || c.state == STATE_STOPPED)
+		rc = phi_error_set(&e, PHI_STATE, ESRCH, "/state", "container not running: %s is %s", id, lifecycle_states[c.state]);
+	else if (cell->backend->stats == NULL)
+		rc = phi_error_set(&e, PHI_UNSUPPORTED, EOPNOTSUPP, "/backend", "the backend \"%s\" measures nothing", c.backend);
+	else
+		rc = cell->backend->stats(cell, &stats, &e);
+	if (rc < 0)
+		reply_problem(r, &e, NULL);
+	else
+		reply_json(r, 200, view_stats(cell, &stats));
+}
+
 static void not_built(struct phid *p, struct request *r, const char *id)
 {
 	struct phi_error e;
@@ -220,7 +243,7 @@ static const struct route {
 	{"POST", "/v1/containers/*/pause", ROLE_ADMIN, post_pause, Q("incarnation")},
 	{"POST", "/v1/containers/*/resume", ROLE_ADMIN, post_resume, Q("incarnation")},
 	{"GET", "/v1/containers/*/wait", ROLE_VIEW, get_wait, Q("for", "timeout", "incarnation")},
-	{"GET", "/v1/containers/*/stats", ROLE_VIEW, not_built, no_query},
+	{"GET", "/v1/containers/*/stats", ROLE_VIEW, get_stats, Q("incarnation")},
 	{"GET", "/v1/containers/*/console", ROLE_VIEW, get_console, Q("tail", "follow", "incarnation")},
 	{"GET", "/v1/events", ROLE_VIEW, get_events, Q("after", "wait", "limit")},
 };

@@ -73,6 +73,24 @@ char *view_container(struct phid *p, const struct container *c)
 	return json_print(j);
 }
 
+char *view_stats(const struct cell *c, const struct cell_stats *s)
+{
+	_clean_json_ struct json *j = json_object();
+	struct json *o = json_add_object(j, "cpu");
+	uint64_t granted = 0;
+
+	json_add_integer(o, "user_ns", (int64_t)s->user_ns);
+	json_add_integer(o, "system_ns", (int64_t)s->system_ns);
+	json_add_integer(o, "total_ns", (int64_t)(s->user_ns + s->system_ns));
+	for (size_t i = 0; i < c->spec.memory.n; i++)
+		granted += ((const struct spec_memory *)c->spec.memory.items + i)->size;
+	o = json_add_object(j, "memory");
+	json_add_integer(o, "granted", (int64_t)granted);
+	json_add_integer(o, "resident", (int64_t)s->resident);
+	json_add_integer(j, "threads", s->threads);
+	return json_print(j);
+}
+
 char *view_problem(const struct phi_error *e, const struct alloc_refusal *r)
 {
 	_clean_json_ struct json *j = json_object();

@@ -6,6 +6,7 @@
 
 char *view_container(struct phid *p, const struct container *c); /* malloc'd JSON */
 void view_container_into(struct phid *p, const struct container *c, struct json *to);
+char *view_stats(const struct cell *c, const struct cell_stats *s);
 char *view_problem(const struct phi_error *e, const struct alloc_refusal *r);
 char *view_allocations(struct phid *p, struct phi_error *e);
 char *view_capacity(struct phid *p, struct phi_error *e);

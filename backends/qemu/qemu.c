@@ -412,5 +412,6 @@ const struct backend backend_qemu = {
 	.spawned = qemu_spawned,
 	.control = qemu_control,
 	.explain = qemu_explain,
+	.stats = qemu_stats,
 	.forget = qemu_forget,
 };

@@ -28,6 +28,11 @@ void qemu_args_free(struct qemu_args *a);
 /* The machine of a spec: what it says, else q35 for a kernel with an initrd, else microvm. */
 const char *qemu_machine(const struct spec *s);
 
+/* stats.c: of a cell with a process. */
+int qemu_stats(const struct cell *c, struct cell_stats *ret, struct phi_error *e);
+/* Pure: the text of /proc/<pid>/stat. -ESRCH if its parent is not the keeper, -EBADMSG if it is none. */
+int qemu_stats_of_stat(const char *text, pid_t keeper, struct cell_stats *ret);
+
 /* end.c: how QEMU's end is told apart (facts: QEMU 7.2, measured). */
 extern const char *const qemu_exit_rules[];
 void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret);
