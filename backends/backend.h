@@ -82,7 +82,8 @@ struct cell {
 	struct loop_source *escalation;
 	char *end_text;
 	struct cell_end end;
-	bool ended, keeper_was_here, external_keeper;
+	bool ended, keeper_was_here, external_keeper, claimed;
+	uint64_t promised_until; /* loop_now_ms: a claimant's keeper is on its way */
 	pid_t keeper_pid;
 	uint64_t keeper_start;
 };

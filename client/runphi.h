@@ -115,7 +115,8 @@ int verb_features(const struct invocation *v, struct phi_error *e);
 /* runphi_verbs.c: a request about the container; 0 if the answer is below 300. *ret_body (NULL allowed) is owned. */
 int request(const struct invocation *v, const struct marker *m, const char *method, const char *suffix, const char *body,
 	    char **ret_body, struct phi_error *e);
-/* The container as phid has it. */
+/* The container as phid has it, and as the OCI side has to see it: where the keeper is lost and the cell was kept all the same it is
+ * "stopped", with the member "kept". */
 int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e);
 /* The state document of runtime.md, with another status if it is not NULL. The caller frees it. */
 char *state_text(const char *id, const struct json *container, const char *status);

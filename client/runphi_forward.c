@@ -77,7 +77,8 @@ int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci
 	return c->has_vm || (v->images_ask && c->root_path != NULL && image_asks(bundle, c->root_path));
 }
 
-/* No marker, and nothing of the forwarded runtime: phid may know it all the same. */
+/* No marker, and nothing of the forwarded runtime: phid may know it all the same. A kept cell (DESIGN §4, keeper_lost) is not the
+ * container's any more. */
 static bool phid_knows(const struct invocation *v, const char *id, struct marker *m)
 {
 	_clean_json_ struct json *j = NULL;
@@ -93,8 +94,11 @@ static bool phid_knows(const struct invocation *v, const char *id, struct marker
 	if (http_call(&c, &a, &e) < 0)
 		return false;
 	if (a.status == 200 && json_parse(a.body, a.n, &j, NULL) == 0 && json_get_string(j, "incarnation") != NULL) {
+		const char *state = json_get_string(j, "state"), *lost = json_get_string(json_get(json_get(j, "spec"), "lifecycle"), "keeper_lost");
+
 		snprintf(m->incarnation, sizeof(m->incarnation), "%s", json_get_string(j, "incarnation"));
-		known = true;
+		known = !json_is_null(json_get(json_get(j, "keeper"), "pid")) || lost == NULL || strcmp(lost, "keep") != 0 ||
+			(state != NULL && (strcmp(state, "stopped") == 0 || strcmp(state, "creating") == 0));
 	}
 	free(a.body);
 	return known;

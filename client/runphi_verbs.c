@@ -4,6 +4,7 @@
 #include "clean.h"
 #include "http_client.h"
 #include "json.h"
+#include "process.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -72,12 +73,48 @@ static struct json *state_document(const char *id, const struct json *container,
 	return j;
 }
 
+static bool keeper_gone(const struct marker *m)
+{
+	return m->keeper > 0 && process_start(m->keeper) != m->keeper_start;
+}
+
 int fetch(const struct invocation *v, const struct marker *m, struct json **ret, struct phi_error *e)
 {
 	_clean_free_ char *body = NULL;
+	const char *state, *lost;
+	char keeper[40];
 	int r = request(v, m, "GET", "", NULL, &body, e);
 
-	return r < 0 ? r : json_parse(body, strlen(body), ret, e);
+	if (r == 0)
+		r = json_parse(body, strlen(body), ret, e);
+	if (r < 0)
+		return r;
+	state = json_get_string(*ret, "state");
+	lost = json_get_string(json_get(json_get(*ret, "spec"), "lifecycle"), "keeper_lost");
+	if (state == NULL || strcmp(state, "stopped") == 0 || m->keeper == 0)
+		return 0;
+	json_remove(*ret, "keeper"); /* whose pid it is, we know best: a claimed cell had another */
+	if (keeper_gone(m) && lost != NULL && strcmp(lost, "keep") == 0) {
+		json_remove(*ret, "state");
+		json_add_string(*ret, "state", "stopped");
+		json_add_bool(*ret, "kept", true);
+	} else {
+		struct json *own = NULL;
+
+		snprintf(keeper, sizeof(keeper), "{\"pid\":%d}", (int)m->keeper);
+		if (json_parse(keeper, strlen(keeper), &own, e) == 0)
+			json_add(*ret, "keeper", own);
+	}
+	return 0;
+}
+
+/* Did the container end for the OCI side while its cell goes on? Asks phid only where the keeper is gone. */
+static bool is_kept(const struct invocation *v, const struct marker *m)
+{
+	_clean_json_ struct json *container = NULL;
+	struct phi_error ignored;
+
+	return keeper_gone(m) && fetch(v, m, &container, &ignored) == 0 && json_get(container, "kept") != NULL;
 }
 
 char *state_text(const char *id, const struct json *container, const char *status)
@@ -155,6 +192,9 @@ int verb_kill(const struct invocation *v, const struct marker *m, struct phi_err
 
 	if (r < 0)
 		return r;
+	if (is_kept(v, m))
+		return v->all ? 0 : phi_error_set(e, PHI_STATE, ESRCH, "/state",
+						  "container not running: its keeper is lost; the cell is kept (phictl kill %s)", m->record);
 	snprintf(body, sizeof(body), "{\"signal\":%d}", signal);
 	r = request(v, m, "POST", "/kill", body, NULL, e);
 	/* --all of a stopped container: runc and crun both answer well. */
@@ -191,9 +231,24 @@ int take_away(const struct invocation *v, const struct marker *m, bool force, st
 	return r;
 }
 
+/* A kept cell is let go on: the next create of the like claims it, or an operator ends it. */
+static int leave_kept(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	_clean_json_ struct json *container = NULL;
+	_clean_free_ char *state = NULL;
+	int r = fetch(v, m, &container, e);
+
+	if (r < 0)
+		return r;
+	state = state_text(v->words[0], container, "stopped");
+	warn("the cell of %s is kept, as its spec says; phictl has it as %s", v->words[0], m->record);
+	clear_away(v, m, state);
+	return 0;
+}
+
 int verb_delete(const struct invocation *v, const struct marker *m, struct phi_error *e)
 {
-	int r = take_away(v, m, v->force, e);
+	int r = is_kept(v, m) ? leave_kept(v, m, e) : take_away(v, m, v->force, e);
 
 	return r < 0 && v->force && e->code == PHI_NOT_FOUND ? 0 : r;
 }

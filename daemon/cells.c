@@ -56,6 +56,7 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	c->external_keeper = !row->keeper_by_phid;
 	if (row->cell != NULL && json_parse(row->cell, strlen(row->cell), &cell, NULL) == 0 && json_get_string(cell, "accel") != NULL)
 		snprintf(c->accel, sizeof(c->accel), "%s", json_get_string(cell, "accel"));
+	json_is_bool(json_get(cell, "claimed"), &c->claimed);
 	r = spec_read(spec, FIELD_WIRE, "/spec", &c->spec, e);
 	if (r < 0 || c->backend == NULL) {
 		if (r == 0)
@@ -190,6 +191,11 @@ bool cell_lock_held(const struct cell *c)
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	/* OFD locks are asked about without taking them (fcntl(2), F_OFD_GETLK). */
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+}
+
+bool cell_is_kept(const struct cell *c)
+{
+	return c->keeper == NULL && c->spec.keeper_lost == KEEPER_LOST_KEEP && !(c->backend->can & CELL_IS_PROCESS) && !cell_lock_held(c);
 }
 
 /* ---- the way to the keeper ---- */

@@ -44,6 +44,8 @@ static char *cell_json(const struct cell *c)
 		json_add_null(j, "pid");
 	json_add_string(j, "accel", c->accel[0] ? c->accel : NULL);
 	json_add_string(j, "boot_id", the_phid->boot_id);
+	if (c->claimed)
+		json_add_bool(j, "claimed", true);
 	return json_print(j);
 }
 

@@ -153,14 +153,6 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 		return r;
 	if (store_containers_count(s, STORE_WRITE) >= PHI_CONTAINERS_MAX)
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "", "there are %d containers; delete some", PHI_CONTAINERS_MAX);
-	if (c->incarnation[0] == '\0') {
-		host_uuid(c->incarnation);
-	} else {
-		_clean_container_ struct container other = {0};
-
-		if (store_container_by_incarnation(s, STORE_WRITE, c->incarnation, &other, NULL) == 0)
-			return phi_error_set(e, PHI_EXISTS, EEXIST, "/incarnation", "container %s has this incarnation", other.id);
-	}
 	snprintf(row.id, sizeof(row.id), "%s", c->id);
 	snprintf(row.incarnation, sizeof(row.incarnation), "%s", c->incarnation);
 	snprintf(row.backend, sizeof(row.backend), "%s", b->name);
@@ -176,6 +168,18 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 	return r;
 }
 
+/* The one that was asked for, or a fresh one. */
+static int take_incarnation(struct call *c, struct store *s, struct phi_error *e)
+{
+	_clean_container_ struct container other = {0};
+
+	if (c->incarnation[0] == '\0')
+		host_uuid(c->incarnation);
+	else if (store_container_by_incarnation(s, STORE_WRITE, c->incarnation, &other, NULL) == 0)
+		return phi_error_set(e, PHI_EXISTS, EEXIST, "/incarnation", "container %s has this incarnation", other.id);
+	return 0;
+}
+
 static int reserve(struct store *s, void *ud, struct phi_error *e)
 {
 	struct call *c = ud;
@@ -188,11 +192,18 @@ static int reserve(struct store *s, void *ud, struct phi_error *e)
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = store_container_by_id(s, STORE_WRITE, c->id, &old, e);
-	if (r == 0)
+	if (r == 0 && !(claim_possible(c->p, &old) && strcmp(old.spec, spec) == 0 && strcmp(old.payload, payload) == 0 &&
+			strcmp(old.incarnation, c->incarnation) != 0 && old.owner_uid == c->peer.uid && !c->refuse_existing))
 		return existing(c, &old, spec, payload, e);
-	if (r != -ENOENT)
+	if (r == -ENOENT)
+		r = claim_find(c, s, spec, payload, &old, e);
+	if (r < 0 && r != -ENOENT)
 		return r;
 	e->code = PHI_OK;
+	if (take_incarnation(c, s, e) < 0)
+		return -EEXIST;
+	if (r == 0)
+		return claim(c, s, &old, e);
 	b = choose_backend(c, e);
 	return b == NULL ? -EINVAL : insert(c, s, b, spec, payload, e);
 }
@@ -237,6 +248,12 @@ static void reserved(void *ud, const struct phi_error *e)
 			return;
 		}
 		c->status = 200; /* it ended in this very turn */
+	}
+	if (e == NULL && c->claimed) {
+		claim_done(c);
+		phid_changed(c->p);
+	} else if (c->claimed) {
+		claim_failed(c);
 	}
 	if (e != NULL || c->status != 0) {
 		reply_and_free(c, c->status, e);
@@ -355,9 +372,11 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 	}
 	if (row.op < VERB_MAX)
 		return busy(c, lifecycle_verbs[row.op], e);
-	r = lifecycle_check(row.state, c->verb, c->id, e);
-	if (r < 0)
-		return r;
+	r = c->verb == VERB_START ? claim_start(c, s, &row, e) : 0;
+	if (r == 0)
+		r = lifecycle_check(row.state, c->verb, c->id, e);
+	if (r != 0)
+		return r < 0 ? r : 0;
 	row.op = c->verb;
 	row.op_uid = c->peer.uid;
 	free(row.op_key);
@@ -394,6 +413,8 @@ static void intended(void *ud, const struct phi_error *e)
 	struct operation *op;
 	struct phi_error error;
 
+	if (e == NULL && c->claimed && cell != NULL)
+		cell->claimed = false;
 	if (e != NULL || c->status != 0) {
 		reply_and_free(c, c->status, e);
 		return;

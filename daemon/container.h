@@ -23,6 +23,7 @@ struct call {
 	/* outcome */
 	struct waiter *waiter;
 	int status;
+	bool claimed; /* create: got a kept cell; start: of such a one, which runs already */
 	struct alloc_refusal refusal;
 	struct cell_image taken[CELL_IMAGES_MAX];
 	int64_t row, join_row;
@@ -32,6 +33,19 @@ struct call {
 void call_create(struct call *c, void (*on_plan)(void *ud, const char *plan));
 void call_verb(struct call *c);
 void call_free(struct call *c);
+
+/* claim.c. */
+/* Is the cell of that record kept, without a keeper? */
+bool claim_possible(struct phid *p, const struct container *old);
+/* The record that this create may claim, -ENOENT if there is none; *ret must be zeroed. */
+int claim_find(struct call *c, struct store *s, const char *spec, const char *payload, struct container *ret, struct phi_error *e);
+/* In the transaction: the record becomes the call's container. */
+int claim(struct call *c, struct store *s, struct container *old, struct phi_error *e);
+/* After it: the handle, and the keeper; or nothing came of it. */
+void claim_done(struct call *c);
+void claim_failed(struct call *c);
+/* In the transaction of a start: 1 if it is the first of a claimed cell, 0 if it is another's. */
+int claim_start(struct call *c, struct store *s, struct container *row, struct phi_error *e);
 
 /* reconcile.c: compares the database with what is there; done(p) when phid may answer. */
 void reconcile(struct phid *p, void (*done)(struct phid *p));

@@ -135,6 +135,9 @@ static void attach(struct keeper *k, struct cell *c)
 	c->keeper_pid = k->hello.pid;
 	c->keeper_start = k->hello.start;
 	c->pid = k->hello.cell_pid;
+	/* The keeper of one who claimed the cell: it needs the console. */
+	if (c->op == NULL && k->hello.cell == KEEPER_CELL_NONE && !(c->backend->can & CELL_IS_PROCESS))
+		c->backend->attach(c, 0);
 	operation_keeper_came(k->all->p, c);
 }
 

@@ -503,6 +503,8 @@ static void on_watch(void *ud)
 		operation_go(op);
 	} else if (c->op != NULL) {
 		operation_watch(p, c);
+	} else {
+		log_warn(c->id, "its keeper is lost; the cell goes on, as its spec says");
 	}
 }
 
@@ -530,6 +532,11 @@ void operation_undo(struct phid *p, struct cell *c)
 
 	if (c->op != NULL && operation_destroys(c->op))
 		return;
+	if (c->claimed) { /* it is kept on, for the next one */
+		c->promised_until = 0;
+		keeper_release(c, KEEPER_GONE, 137);
+		return;
+	}
 	log_info(c->id, "its creator went away before it was told; it is undone");
 	if (c->op != NULL)
 		operation_supersede(c->op);

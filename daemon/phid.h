@@ -66,6 +66,8 @@ void cell_path(const struct phid *p, int64_t row, const char *file, char *ret, s
 /* Makes directory, lock and console file; blocking, for a job. */
 int cell_dir_make(const char *dir, uid_t uid, gid_t gid, uint64_t log_size, struct phi_error *e);
 void cell_dir_remove(struct phid *p, int64_t row); /* in a job */
+/* Is it one that goes on without its keeper, as its spec says? */
+bool cell_is_kept(const struct cell *c);
 /* The text of the exit file, or NULL. */
 char *cell_exit_text(const struct phid *p, int64_t row);
 const struct backend *backend_find(const struct phid *p, const char *name);

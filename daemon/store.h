@@ -66,11 +66,17 @@ int store_container_by_incarnation(struct store *s, enum store_side side, const 
 /* Calls each for containers in id order behind `after`, at most limit; state or backend NULL: any. */
 int store_containers(struct store *s, enum store_side side, const char *state, const char *backend, const char *after,
 		     unsigned limit, void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e);
+/* Running ones of that user without an open intent, with exactly this spec and payload; oldest first. Of the writing side. */
+int store_containers_alike(struct store *s, const char *spec, const char *payload, uid_t uid,
+			   void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e);
 int64_t store_containers_count(struct store *s, enum store_side side);
 /* Inserts with op create and state creating; fills row, generation and created_at. */
 int store_container_insert(struct store *s, struct container *c, struct phi_error *e);
 /* Writes state, op, cell, exit, keeper and times back; generation goes up by one. */
 int store_container_update(struct store *s, struct container *c, struct phi_error *e);
+/* Writes id, incarnation, keeper_by and what else names a container: whose bundle and OCI container it is. */
+int store_container_rename(struct store *s, const struct container *c, const char *bundle, const char *oci_id, const char *oci_root,
+			   const char *annotations, struct phi_error *e);
 int store_container_delete(struct store *s, int64_t row, struct phi_error *e);
 
 /* --- the vector --- */

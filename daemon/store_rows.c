@@ -99,13 +99,8 @@ int store_container_by_incarnation(struct store *s, enum store_side side, const 
 			c, incarnation, e);
 }
 
-int store_containers(struct store *s, enum store_side side, const char *state, const char *backend, const char *after,
-		     unsigned limit, void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e)
+static int read_all(sqlite3_stmt *st, void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e)
 {
-	sqlite3_stmt *st = sql_begin(s, side, e,
-				     "SELECT " COLUMNS " FROM containers WHERE id > ?1 AND (?2 IS NULL OR state = ?2) "
-				     "AND (?3 IS NULL OR backend = ?3) ORDER BY id LIMIT ?4",
-				     "ttti", after ? after : "", state, backend, (int64_t)limit);
 	int r;
 
 	if (st == NULL)
@@ -118,6 +113,28 @@ int store_containers(struct store *s, enum store_side side, const char *state, c
 	}
 	sql_end(st);
 	return r;
+}
+
+int store_containers(struct store *s, enum store_side side, const char *state, const char *backend, const char *after,
+		     unsigned limit, void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e)
+{
+	sqlite3_stmt *st = sql_begin(s, side, e,
+				     "SELECT " COLUMNS " FROM containers WHERE id > ?1 AND (?2 IS NULL OR state = ?2) "
+				     "AND (?3 IS NULL OR backend = ?3) ORDER BY id LIMIT ?4",
+				     "ttti", after ? after : "", state, backend, (int64_t)limit);
+
+	return read_all(st, each, ud, e);
+}
+
+int store_containers_alike(struct store *s, const char *spec, const char *payload, uid_t uid,
+			   void (*each)(void *ud, const struct container *c), void *ud, struct phi_error *e)
+{
+	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, e,
+				     "SELECT " COLUMNS " FROM containers WHERE state = 'running' AND op IS NULL AND spec = ? AND payload = ? "
+				     "AND owner_uid = ? ORDER BY row",
+				     "tti", spec, payload, (int64_t)uid);
+
+	return read_all(st, each, ud, e);
 }
 
 int64_t store_containers_count(struct store *s, enum store_side side)
@@ -163,6 +180,16 @@ int store_container_update(struct store *s, struct container *c, struct phi_erro
 		       (int64_t)c->op_signal, c->cell,
 		       c->exit, (int64_t)c->keeper_pid, (int64_t)c->keeper_start, c->boot_id, or_null(c->started_at),
 		       or_null(c->stopped_at), c->row);
+}
+
+int store_container_rename(struct store *s, const struct container *c, const char *bundle, const char *oci_id, const char *oci_root,
+			   const char *annotations, struct phi_error *e)
+{
+	return sql_run(s, e,
+		       "UPDATE containers SET id = ?, incarnation = ?, keeper_by = ?, bundle = ?, oci_id = ?, oci_root = ?, annotations = ? "
+		       "WHERE row = ?",
+		       "ttttttti", c->id, c->incarnation, c->keeper_by_phid ? "phid" : "caller", bundle, oci_id, oci_root,
+		       annotations ? annotations : "{}", c->row);
 }
 
 int store_container_delete(struct store *s, int64_t row, struct phi_error *e)

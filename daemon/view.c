@@ -36,7 +36,9 @@ void view_container_into(struct phid *p, const struct container *c, struct json 
 	json_add_raw(j, "payload", c->payload);
 	json_add_raw(j, "cell", c->cell);
 	o = json_add_object(j, "keeper");
-	if (c->keeper_pid > 0 && c->state != STATE_STOPPED)
+	if (cell != NULL && cell->keeper != NULL && c->state != STATE_CREATING)
+		json_add_integer(o, "pid", cell->keeper_pid);
+	else if (c->keeper_pid > 0 && c->state != STATE_STOPPED && !(cell != NULL && cell_is_kept(cell)))
 		json_add_integer(o, "pid", c->keeper_pid);
 	else
 		json_add_null(o, "pid");
