@@ -85,12 +85,21 @@ int hooks_check(const struct json *hooks, struct phi_error *e);
  * poststop a failure is a warning and the rest go on. hooks: JSON text or NULL. */
 int hooks_run(const char *hooks, const char *kind, const char *state, struct phi_error *e);
 
+/* runphi_program.c: runs it with input on its stdin, in a process group of its own, and waits. An error tells its status and the first
+ * words that it said. timeout_s 0: none. */
+int program_run(const char *path, char **argv, char **env, const char *input, int64_t timeout_s, struct phi_error *e);
+
 /* runphi_cgroup.c: the cgroup of the keeper, `linux.cgroupsPath`; all hierarchies of v1, or v2. */
-/* A hierarchy that refuses (read-only, a controller that is not delegated) is left out; all of them is an error. */
+/* A path: a hierarchy that refuses (read-only, a controller that is not delegated) is left out; all of them is an error.
+ * "slice:prefix:name": a scope of systemd, which goes with its last process. */
+int cgroup_check(const char *path, struct phi_error *e);
 int cgroup_join(const char *path, pid_t pid, struct phi_error *e);
 void cgroup_remove(const char *path);
 
 /* runphi_console.c: a pseudo-terminal whose slave is the cell's console; the master goes to the caller's socket. */
+/* The caller's own terminal, raw from now on; console_restore gives it back as it was. */
+void console_raw(void);
+void console_restore(void);
 int console_open(const struct json *size, const char *socket, int *ret_slave, struct phi_error *e);
 
 /* One verb each. 0, or negative with the error. */

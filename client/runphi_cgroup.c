@@ -2,6 +2,7 @@
 #include "runphi.h"
 
 #include "clean.h"
+#include "field.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,9 +96,83 @@ static void join_each(void *ud, const char *mount)
 		j->err = errno;
 }
 
+/* ---- systemd's form ---- */
+
+/* "slice:prefix:name" of runc --systemd-cgroup, as the unit's name and its slice (runc's docs/systemd.md). */
+static bool scope_of(const char *path, char slice[256], char unit[256])
+{
+	const char *first = strchr(path, ':'), *second = first ? strchr(first + 1, ':') : NULL;
+	size_t prefix = second ? (size_t)(second - first - 1) : 0;
+
+	if (second == NULL || strchr(second + 1, ':') != NULL || second[1] == '\0' || strlen(path) > 240 || strpbrk(path, "/\n ") != NULL)
+		return false;
+	snprintf(slice, 256, "%.*s", first > path ? (int)(first - path) : 12, first > path ? path : "system.slice");
+	snprintf(unit, 256, "%.*s%s%s.scope", (int)prefix, first + 1, prefix ? "-" : "", second + 1);
+	return true;
+}
+
+static bool is_in(pid_t pid, const char *unit)
+{
+	char path[40], text[8192], end[260];
+	_clean_fclose_ FILE *f = NULL;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)pid);
+	snprintf(end, sizeof(end), "/%s\n", unit);
+	f = fopen(path, "re");
+	n = f != NULL ? fread(text, 1, sizeof(text) - 1, f) : 0;
+	text[n] = '\0';
+	return strstr(text, end) != NULL;
+}
+
+/* By busctl: libsystemd would be loaded at each call of runphi, for what is done once a container. */
+static int scope_join(const char *path, pid_t pid, struct phi_error *e)
+{
+	char slice[256], unit[256], number[16];
+	char *argv[] = {(char[]){"busctl"}, (char[]){"--quiet"}, (char[]){"call"}, (char[]){"org.freedesktop.systemd1"},
+			(char[]){"/org/freedesktop/systemd1"}, (char[]){"org.freedesktop.systemd1.Manager"}, (char[]){"StartTransientUnit"},
+			(char[]){"ssa(sv)a(sa(sv))"}, unit, (char[]){"fail"}, (char[]){"4"},
+			(char[]){"PIDs"}, (char[]){"au"}, (char[]){"1"}, number,
+			(char[]){"Slice"}, (char[]){"s"}, slice,
+			(char[]){"Delegate"}, (char[]){"b"}, (char[]){"true"},
+			(char[]){"CollectMode"}, (char[]){"s"}, (char[]){"inactive-or-failed"}, (char[]){"0"}, NULL};
+	char *env[] = {NULL};
+	int r;
+
+	if (!scope_of(path, slice, unit)) /* checked before */
+		return -EINVAL;
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	if (access("/run/systemd/system", F_OK) < 0)
+		return phi_error_set(e, PHI_UNSUPPORTED, ENOENT, "/linux/cgroupsPath",
+				     "%.200s asks for a scope of systemd, which does not run here; use cgroupfs, or an absolute path", path);
+	r = program_run("/usr/bin/busctl", argv, env, "", 20, e);
+	if (r < 0) {
+		phi_error_wrap(e, "the scope %s", unit);
+		return r;
+	}
+	for (int i = 0; i < 500 && !is_in(pid, unit); i++) /* its job ends later than the answer */
+		usleep(10000);
+	return is_in(pid, unit) ? 0 : phi_error_set(e, PHI_INTERNAL, ETIMEDOUT, "/linux/cgroupsPath", "systemd does not make the scope %s", unit);
+}
+
+int cgroup_check(const char *path, struct phi_error *e)
+{
+	char slice[256], unit[256];
+
+	if (strchr(path, ':') != NULL && path[0] != '/')
+		return scope_of(path, slice, unit) ? 0 :
+			phi_error_set(e, PHI_INVALID, EINVAL, "/linux/cgroupsPath", "\"%.60s\" is not \"slice:prefix:name\"", path);
+	if (strchr(path, '\n') != NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, "/linux/cgroupsPath", "a path must not have a line break");
+	return field_check_path(path, "/linux/cgroupsPath", e);
+}
+
 int cgroup_join(const char *path, pid_t pid, struct phi_error *e)
 {
 	struct join j = {.path = path};
+
+	if (path[0] != '/')
+		return scope_join(path, pid, e);
 
 	snprintf(j.pid, sizeof(j.pid), "%d", (int)pid);
 	each_hierarchy(join_each, &j);
@@ -117,5 +192,6 @@ static void remove_each(void *ud, const char *mount)
 
 void cgroup_remove(const char *path)
 {
-	each_hierarchy(remove_each, (void *)(uintptr_t)path);
+	if (path[0] == '/')
+		each_hierarchy(remove_each, (void *)(uintptr_t)path);
 }

@@ -63,3 +63,24 @@ int console_open(const struct json *size, const char *socket, int *ret_slave, st
 		*ret_slave = PHI_TAKE_FD(slave);
 	return r;
 }
+
+static struct termios before;
+static bool is_raw;
+
+void console_raw(void)
+{
+	struct termios t;
+
+	if (tcgetattr(0, &before) < 0)
+		return;
+	t = before;
+	cfmakeraw(&t);
+	is_raw = tcsetattr(0, TCSANOW, &t) == 0;
+}
+
+void console_restore(void)
+{
+	if (is_raw)
+		tcsetattr(0, TCSADRAIN, &before);
+	is_raw = false;
+}

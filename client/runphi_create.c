@@ -133,13 +133,15 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 		r = id_of_oci(id, v->root, m->record, e);
 	if (r == 0)
 		r = hooks_check(hooks, e);
-	/* "slice:prefix:name" is systemd's; the keeper then stays where its caller is. */
-	if (cgroup != NULL && cgroup[0] != '/')
+	if (cgroup != NULL && cgroup[0] == '\0')
 		cgroup = NULL;
-	if (r == 0 && cgroup != NULL)
-		r = field_check_path(cgroup, "/linux/cgroupsPath", e);
-	if (r == 0 && cgroup != NULL && strchr(cgroup, '\n') != NULL)
-		r = phi_error_set(e, PHI_INVALID, EINVAL, "/linux/cgroupsPath", "a path must not have a line break");
+	/* A relative path may be taken from wherever the runtime likes (config-linux.md): from the root. */
+	if (cgroup != NULL && (cgroup[0] == '/' || strchr(cgroup, ':') != NULL))
+		m->cgroup = strdup(cgroup);
+	else if (cgroup != NULL && asprintf(&m->cgroup, "/%s", cgroup) < 0)
+		abort();
+	if (r == 0 && m->cgroup != NULL)
+		r = cgroup_check(m->cgroup, e);
 	if (r == 0 && forwarded_has(v, id))
 		r = phi_error_set(e, PHI_EXISTS, EEXIST, "/id", "container with id %s already exists: it is no cell", id);
 	if (r == 0 && v->console_socket != NULL && !c->terminal)
@@ -149,7 +151,6 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 	if (r < 0)
 		return r;
 	m->hooks = hooks != NULL ? json_print(hooks) : NULL;
-	m->cgroup = cgroup != NULL ? strdup(cgroup) : NULL;
 	new_uuid(m->incarnation);
 	r = keeper_begin(v, m->incarnation, terminal, &sync, e);
 	if (r < 0)
@@ -192,9 +193,9 @@ static int ours_or_forward(const struct invocation *v, char *bundle, struct oci_
 		return forward(v, e);
 	if (r > 0 && v->unknown != NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "", "runphi %s has no option %.100s; see runphi(8)", v->command, v->unknown);
-	if (r > 0 && c->terminal && v->console_socket == NULL)
+	if (r > 0 && c->terminal && v->console_socket == NULL && (strcmp(v->command, "run") != 0 || v->detach))
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/process/terminal",
-				     "a terminal goes to --console-socket; without one, set process.terminal to false");
+				     "a terminal goes to --console-socket; without one, set process.terminal to false, or run without --detach");
 	return r < 0 ? r : 0;
 }
 
@@ -239,6 +240,8 @@ int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 	sigset_t set;
 	int r = ours_or_forward(v, bundle, &c, e);
 
+	if (r == 0 && c.terminal && v->console_socket == NULL && !isatty(0))
+		r = phi_error_set(e, PHI_INVALID, ENOTTY, "/process/terminal", "a terminal is asked for, and standard input is none");
 	if (r == 0)
 		r = create(v, bundle, &c, &m, e);
 	if (r < 0)
@@ -249,6 +252,8 @@ int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 	sigaddset(&set, SIGQUIT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (c.terminal && v->console_socket == NULL)
+		console_raw();
 	r = verb_start(v, &m, e);
 	if (r < 0) {
 		struct marker left = {0};
@@ -257,10 +262,12 @@ int verb_run(const struct invocation *v, int *ret_status, struct phi_error *e)
 		if (marker_read(v, v->words[0], &left) == 0) /* else a failing hook took all away */
 			take_away(v, &m, true, &ignored);
 		marker_free(&left);
+		console_restore();
 		return r;
 	}
 	if (v->detach)
 		return 0;
 	*ret_status = wait_keeper(v, &m, signals);
+	console_restore();
 	return v->keep ? 0 : take_away(v, &m, false, e);
 }

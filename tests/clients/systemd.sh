@@ -76,6 +76,16 @@ check "kill" "stopped 137" "$(api http://phid/v1/containers/guest | field '["sta
 check "its unit ends with it" yes "$(await "! in_ systemctl is-active -q phid-keeper-${row#phid-}.service" && echo yes)"
 check "delete" 204 "$(api -o /dev/null -w '%{http_code}' -X DELETE http://phid/v1/containers/guest)"
 check "the journal knows the container" yes "$(await "in_ journalctl --no-pager -o json PHI_CONTAINER=guest | grep guest >/dev/null" && echo yes)"
+# runphi with --systemd-cgroup's form of linux.cgroupsPath: a scope that goes with the cell.
+mkdir -p "$dir/bundle2" && cp -a "$dir/bundle/rootfs" "$dir/bundle2/"
+echo '{"ociVersion":"1.0.2","root":{"path":"rootfs"},"linux":{"cgroupsPath":"machine.slice:phid:scoped"}}' >"$dir/bundle2/config.json"
+tar -C "$dir" -cf - bundle2 | in_ tar -C /root -xf -
+in_ runphi --systemd-cgroup create --bundle /root/bundle2 --pid-file /root/pid scoped </dev/null >/dev/null 2>"$dir/scoped" || cat "$dir/scoped"
+check "runphi puts the keeper into a scope of systemd" "/machine.slice/phid-scoped.scope" "$(in_ systemctl show -P ControlGroup phid-scoped.scope)"
+check "the scope has keeper and QEMU" yes "$(in_ sh -c 'grep -q phid-scoped.scope /proc/$(cat /root/pid)/cgroup && grep -q phid-scoped.scope /proc/$(pgrep -P $(cat /root/pid))/cgroup && echo yes')"
+in_ runphi delete --force scoped
+check "the scope goes with them" yes "$(await '! in_ systemctl is-active -q phid-scoped.scope' && echo yes)"
+
 exposure=$(in_ systemd-analyze security --no-pager phid.service | grep -oE 'Overall exposure level for phid.service: [0-9.]+' | grep -oE '[0-9.]+$')
 echo "systemd-analyze security: $exposure"
 check "its exposure is below 4.0" yes "$(awk -v e="$exposure" 'BEGIN {if (e != "" && e < 4) print "yes"}')"

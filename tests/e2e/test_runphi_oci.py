@@ -3,6 +3,7 @@ import array
 import json
 import os
 import pathlib
+import pty
 import socket
 import subprocess
 import termios
@@ -175,9 +176,10 @@ def test_what_leaked_into_create_is_closed_but_for_what_is_to_be_kept(runphi):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making cgroups needs root")
-def test_the_keeper_is_in_the_bundles_cgroup_which_goes_with_it(runphi):
+@pytest.mark.parametrize("slash", ["/", ""], ids=["absolute", "relative"])
+def test_the_keeper_is_in_the_bundles_cgroup_which_goes_with_it(runphi, slash):
     path = f"/phid-test-{os.getpid()}/inner"
-    runphi.good("create", "-b", runphi.bundle("b", SIM, {"linux": {"cgroupsPath": path}}), "one")
+    runphi.good("create", "-b", runphi.bundle("b", SIM, {"linux": {"cgroupsPath": slash + path[1:]}}), "one")
     pid = runphi.state("one")["pid"]
     lines = pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     dirs = [d for d in pathlib.Path("/sys/fs/cgroup").glob(f"**{path}") if d.is_dir()]
@@ -186,6 +188,15 @@ def test_the_keeper_is_in_the_bundles_cgroup_which_goes_with_it(runphi):
     assert not [d for d in dirs if d.exists()]
     for d in dirs:
         d.parent.rmdir()
+
+
+@pytest.mark.parametrize("path, word", [("a.slice:pre", "slice:prefix:name"), ("a:b:", "slice:prefix:name"), ("a:b:c:d", "slice:prefix:name"),
+                                        ("a/../b:c:d", "slice:prefix:name"), ("a.slice:pre:name", "systemd")])
+def test_a_scope_that_cannot_be_made_is_refused(runphi, path, word):
+    if word == "systemd" and os.path.exists("/run/systemd/system"):
+        pytest.skip("systemd runs here; tests/clients/systemd.sh has the scope")
+    status, _, err = runphi("create", "-b", runphi.bundle("b", SIM, {"linux": {"cgroupsPath": path}}), "one")
+    assert status == 1 and word in err and "/linux/cgroupsPath" in err and runphi.markers() == []
 
 
 def terminal(runphi, bundle, name):
@@ -235,6 +246,44 @@ def test_a_terminal_carries_the_console_both_ways_over_a_restart_of_phid(qemu):
         qemu.good("delete", "term")
     finally:
         os.close(master)
+
+
+def test_run_has_the_caller_s_terminal_and_gives_it_back(qemu):
+    bundle = qemu.bundle("tty", {"format": "phid-boot/1", "boot": {"kernel": "/boot/guest.elf", "cmdline": "tty"}, "memory": [{"size": "16M"}]},
+                         {"process": {"terminal": True, "cwd": "/"}})
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    run = subprocess.Popen(qemu.argv("run", "-b", bundle, "tty"), env=qemu.env, stdin=slave, stdout=slave, stderr=slave)
+    os.set_blocking(master, False)
+    said = bytearray()
+
+    def hear(what):
+        try:
+            said.extend(os.read(master, 65536))
+        except BlockingIOError:
+            pass
+        return what in said
+
+    try:
+        eventually(lambda: hear(b"ready"), seconds=60)
+        assert termios.tcgetattr(slave) != before
+        os.write(master, b"\x03echo it is ^C for the guest\r")
+        eventually(lambda: hear(b"\x03echo it is ^C for the guest"), seconds=60)
+        qemu.good("kill", "tty", "KILL")
+        assert run.wait(60) == 137
+        assert termios.tcgetattr(slave) == before
+    finally:
+        run.kill()
+        run.wait()
+        os.close(master), os.close(slave)
+
+
+def test_run_without_a_terminal_to_give_is_refused(runphi):
+    bundle = runphi.bundle("b", SIM, {"process": {"terminal": True, "cwd": "/"}})
+    status, _, err = runphi("run", "-b", bundle, "one")
+    assert status == 1 and "standard input is none" in err and runphi.markers() == []
+    status, _, err = runphi("run", "--detach", "-b", bundle, "one")
+    assert status == 1 and "--console-socket" in err and runphi.markers() == []
 
 
 def test_a_terminal_needs_a_socket_and_a_socket_a_terminal(runphi):
