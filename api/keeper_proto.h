@@ -9,10 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION	   1
+#define KEEPER_VERSION	   2 /* 2: INPUT and TAKEN */
 #define KEEPER_SOCKET_NAME "keeper.sock"
 #define KEEPER_MESSAGE_MAX 65536
 #define KEEPER_FDS_MAX	   8
+#define KEEPER_INPUT_MAX   1024
 #define KEEPER_ANSWER_MS   5000 /* an ended keeper waits so long for phid's commit, then exits by itself */
 
 enum keeper_type {
@@ -22,6 +23,7 @@ enum keeper_type {
 	KEEPER_ENDED,	  /* struct keeper_ended, then the text of the exit file */
 	KEEPER_QMP_OUT,	  /* bytes that the cell's process wrote to its control channel */
 	KEEPER_UNDO,	  /* whoever asked for the container went away before it was told of it */
+	KEEPER_TAKEN,	  /* the cell has all of the INPUT */
 	/* phid to keeper */
 	KEEPER_SPAWN = 64, /* struct keeper_spawn, strings; descriptors as listed there */
 	KEEPER_QMP_IN,	   /* bytes for the control channel */
@@ -29,6 +31,7 @@ enum keeper_type {
 	KEEPER_CELL_ENDED, /* struct keeper_ended: a cell without a process of ours ended */
 	KEEPER_COMMITTED,  /* struct keeper_ended: the end is on record; write out the console and exit with code */
 	KEEPER_GONE,	   /* no such container: kill the cell's process, exit 137 */
+	KEEPER_INPUT,	   /* up to KEEPER_INPUT_MAX bytes for the cell's console; one at a time, until TAKEN */
 };
 
 struct keeper_header {

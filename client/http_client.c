@@ -115,7 +115,7 @@ static int read_answer(struct reader *r, const struct http_call *c, struct http_
 			chunked = true;
 	}
 	rc = put(c, a, "", 0);
-	if (a->status == 204 || rc < 0)
+	if (a->status == 204 || a->status == 101 || rc < 0)
 		return rc;
 	if (!chunked && bounded)
 		return read_bytes(r, c, a, length);
@@ -227,6 +227,36 @@ int http_call(const struct http_call *c, struct http_answer *ret, struct phi_err
 					     strerror(r ? -r : ECONNREFUSED));
 		nanosleep(&pause, NULL);
 	}
+}
+
+int http_upgrade(const struct http_call *c, const char *protocol, struct http_stream *ret, struct phi_error *e)
+{
+	struct reader r = {.fd = connect_to(c->socket)};
+	_clean_close_ int fd = r.fd;
+	_clean_free_ char *text = NULL;
+	struct http_answer a = {0};
+	int rc, n = asprintf(&text, "%s %s HTTP/1.1\r\nHost: phid\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", c->method, c->path, protocol);
+
+	if (n < 0)
+		abort();
+	rc = fd < 0 ? fd : send_all(fd, text, (size_t)n);
+	if (rc == 0)
+		rc = read_answer(&r, c, &a);
+	if (rc < 0) {
+		free(a.body);
+		return phi_error_set(e, PHI_NO_DAEMON, -rc, "", "phid cannot be reached at %s: %s; is phid.service running?", c->socket,
+				     strerror(-rc));
+	}
+	if (a.status != 101) {
+		rc = http_problem(&a, e);
+		free(a.body);
+		return rc;
+	}
+	free(a.body);
+	ret->n = r.n - r.at;
+	memcpy(ret->more, r.buf + r.at, ret->n);
+	ret->fd = PHI_TAKE_FD(fd);
+	return 0;
 }
 
 int http_problem(const struct http_answer *a, struct phi_error *e)

@@ -24,5 +24,13 @@ struct http_call {
 
 /* 0 with the answer, whatever its status; PHI_NO_DAEMON if there is none. Free the body. */
 int http_call(const struct http_call *c, struct http_answer *ret, struct phi_error *e);
+/* An upgraded connection (RFC 9110, 7.8): its socket, and what came behind the answer's head already. */
+struct http_stream {
+	int fd; /* the caller closes it */
+	char more[16384];
+	size_t n;
+};
+/* A GET that switches to that protocol; tried once. Negative also where the answer is another. */
+int http_upgrade(const struct http_call *c, const char *protocol, struct http_stream *ret, struct phi_error *e);
 /* The error that a problem document tells. Answers its negative errno. */
 int http_problem(const struct http_answer *a, struct phi_error *e);

@@ -87,6 +87,14 @@ static void tell_undo(void)
 	tell(&m, sizeof(m), KEEPER_UNDO, NULL, 0);
 }
 
+static void tell_taken(void)
+{
+	struct keeper_header m = {0};
+
+	k.console.taking = false;
+	tell(&m, sizeof(m), KEEPER_TAKEN, NULL, 0);
+}
+
 static void forward_qmp(const char *bytes, size_t n)
 {
 	struct keeper_header m = {0};
@@ -182,6 +190,9 @@ static void on_message(const char *buf, size_t n, int *fds, int n_fds)
 		if (k.cell.qmp >= 0 && write(k.cell.qmp, buf + sizeof(m.h), n - sizeof(m.h)) < 0)
 			break;
 		break;
+	case KEEPER_INPUT:
+		console_take(&k.console, buf + sizeof(m.h), n - sizeof(m.h));
+		break;
 	case KEEPER_KILL:
 		cell_kill(&k.cell);
 		break;
@@ -267,7 +278,7 @@ static void turn(void)
 {
 	enum { PHID, SYNC, PROCESS, QMP, DIAGNOSTICS, CELL, IN, OUT, N };
 	struct console *c = &k.console;
-	bool input = c->in >= 0 && c->input_n < sizeof(c->input) && (c->cell >= 0 || k.cell.state == KEEPER_CELL_NONE);
+	bool input = c->in >= 0 && c->input_n < KEEPER_INPUT_MAX && !c->taking && (c->cell >= 0 || k.cell.state == KEEPER_CELL_NONE);
 	struct pollfd p[N] = {
 		[PHID] = {k.phid, POLLIN, 0},
 		[SYNC] = {k.sync, POLLIN, 0},
@@ -285,6 +296,8 @@ static void turn(void)
 		connect_phid();
 	if (p[CELL].revents & POLLOUT)
 		console_write_cell(c);
+	if (c->taking && c->input_n == 0)
+		tell_taken();
 	if (p[CELL].revents & (POLLIN | POLLHUP | POLLERR))
 		console_read_cell(c);
 	if (p[QMP].revents)

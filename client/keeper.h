@@ -44,13 +44,16 @@ struct console {
 	struct console_log *log;
 	char *ring;
 	uint64_t size, written; /* written: offset up to which out has it */
-	char input[1024];
+	char input[4 * KEEPER_INPUT_MAX]; /* of stdin up to a quarter, the rest of phid */
 	size_t input_n;
+	bool taking; /* phid waits for TAKEN; stdin waits meanwhile */
 };
 
 int console_map(struct console *c, int log_fd);
 void console_read_cell(struct console *c);
 void console_read_stdin(struct console *c);
+/* Input that phid sent; what does not fit (of a phid that was killed and started again and again) is left out. */
+void console_take(struct console *c, const char *bytes, size_t n);
 void console_write_cell(struct console *c);
 void console_write_out(struct console *c);
 bool console_has_output(const struct console *c);

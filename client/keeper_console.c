@@ -65,12 +65,21 @@ void console_read_cell(struct console *c)
 
 void console_read_stdin(struct console *c)
 {
-	ssize_t n = read(c->in, c->input + c->input_n, sizeof(c->input) - c->input_n);
+	ssize_t n = read(c->in, c->input + c->input_n, KEEPER_INPUT_MAX - c->input_n);
 
 	if (n > 0)
 		c->input_n += (size_t)n;
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		c->in = -1; /* the caller has no more to say; the cell goes on */
+}
+
+void console_take(struct console *c, const char *bytes, size_t n)
+{
+	if (n > sizeof(c->input) - c->input_n)
+		n = sizeof(c->input) - c->input_n;
+	memcpy(c->input + c->input_n, bytes, n);
+	c->input_n += n;
+	c->taking = true;
 }
 
 void console_write_cell(struct console *c)

@@ -4,6 +4,7 @@
 #include "http_client.h"
 #include "id.h"
 #include "json.h"
+#include "phictl.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -13,8 +14,8 @@
 #include <sys/random.h>
 
 static struct {
-	const char *socket, *tail;
-	bool json, follow, kill;
+	const char *socket, *tail, *detach_keys;
+	bool json, follow, kill, force, no_stdin;
 	int timeout_s;
 } opt = {.timeout_s = -1};
 
@@ -231,6 +232,36 @@ static int cmd_logs(char **args, struct phi_error *e)
 	return r;
 }
 
+/* Ends with the guest's exit code where the guest ended. */
+static int cmd_attach(char **args, struct phi_error *e)
+{
+	const struct attach_options o = {.detach_keys = opt.detach_keys, .tail = opt.tail, .no_stdin = opt.no_stdin};
+	_clean_json_ struct json *c = NULL;
+	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 32];
+	int r = resolve(args[0], id, e);
+
+	if (r == 0)
+		r = attach(opt.socket, id, &o, e);
+	if (r != 0)
+		return r < 0 ? r : 0;
+	snprintf(path, sizeof(path), "/v1/containers/%s", id);
+	r = ask("GET", path, NULL, &c, e);
+	if (r < 0)
+		return r;
+	if (json_get_string(c, "stopped_at") == NULL)
+		return phi_error_set(e, PHI_NO_DAEMON, ECONNRESET, "", "phid closed the console, and %s goes on: attach again", id);
+	return (int)number_of(json_get(c, "exit"), "code");
+}
+
+static int cmd_rm(char **args, struct phi_error *e)
+{
+	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 48];
+	int r = resolve(args[0], id, e);
+
+	snprintf(path, sizeof(path), "/v1/containers/%s%s", id, opt.force ? "?force=true" : "");
+	return r < 0 ? r : ask("DELETE", path, NULL, NULL, e);
+}
+
 static int cmd_events(char **args, struct phi_error *e)
 {
 	int64_t after = 0;
@@ -320,8 +351,10 @@ static const struct {
 	{"inspect", "ID", "all of a container, as JSON", 1, cmd_inspect},
 	{"cpus", "", "the allocation vector: who owns which CPU and memory", 0, cmd_cpus},
 	{"logs", "[--follow] [--tail BYTES] ID", "what the guest wrote to its console", 1, cmd_logs},
+	{"attach", "[--detach-keys KEYS] [--tail BYTES] [--no-stdin] ID", "the console, in both directions", 1, cmd_attach},
 	{"events", "[--follow]", "what happened, oldest first", 0, cmd_events},
 	{"plan", "BUNDLE", "what a create of the bundle would get; changes nothing", 1, cmd_plan},
+	{"rm", "[--force] ID", "delete a stopped container; with --force any, which is ended first", 1, cmd_rm},
 	{"stop", "[--timeout S] [--kill] ID", "power down, kill after the grace period, wait for the end", 1, cmd_stop},
 };
 
@@ -334,6 +367,7 @@ static int usage(FILE *to)
 	return to == stderr ? 2 : 0;
 }
 
+/* Negative with the error, else the exit status. */
 static int run(char **args, int n, struct phi_error *e)
 {
 	for (size_t i = 0; i < PHI_COUNT(commands); i++) {
@@ -352,6 +386,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"host", required_argument, NULL, 'H'}, {"json", no_argument, NULL, 'j'},   {"follow", no_argument, NULL, 'f'},
 		{"tail", required_argument, NULL, 'n'}, {"timeout", required_argument, NULL, 't'}, {"kill", no_argument, NULL, 'k'},
+		{"detach-keys", required_argument, NULL, 'd'}, {"no-stdin", no_argument, NULL, 'N'}, {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'v'}, {0}};
 	struct phi_error e = {0};
 	char *end;
@@ -382,6 +417,15 @@ int main(int argc, char **argv)
 		case 'k':
 			opt.kill = true;
 			break;
+		case 'd':
+			opt.detach_keys = optarg;
+			break;
+		case 'N':
+			opt.no_stdin = true;
+			break;
+		case 'F':
+			opt.force = true;
+			break;
 		case 'h':
 			return usage(stdout);
 		case 'v':
@@ -396,8 +440,8 @@ int main(int argc, char **argv)
 	if (optind == argc)
 		return usage(stderr);
 	r = run(argv + optind, argc - optind, &e);
-	if (r == 0)
-		return 0;
+	if (r >= 0)
+		return r;
 	fprintf(stderr, "phictl: %s%s%s%s\n", e.detail, e.pointer[0] ? " (" : "", e.pointer, e.pointer[0] ? ")" : "");
 	return phi_code_exit(e.code);
 }

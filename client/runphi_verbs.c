@@ -194,7 +194,7 @@ int verb_kill(const struct invocation *v, const struct marker *m, struct phi_err
 		return r;
 	if (is_kept(v, m))
 		return v->all ? 0 : phi_error_set(e, PHI_STATE, ESRCH, "/state",
-						  "container not running: its keeper is lost; the cell is kept (phictl kill %s)", m->record);
+						  "container not running: its keeper is lost; the cell is kept (phictl stop --kill %s)", m->record);
 	snprintf(body, sizeof(body), "{\"signal\":%d}", signal);
 	r = request(v, m, "POST", "/kill", body, NULL, e);
 	/* --all of a stopped container: runc and crun both answer well. */

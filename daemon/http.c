@@ -49,6 +49,8 @@ struct request {
 	ssize_t (*stream)(void *ud, char *buf, size_t max);
 	void (*stream_done)(void *ud);
 	void *stream_ud;
+	void (*begun)(void *ud, int fd, const char *more, size_t n);
+	struct MHD_UpgradeResponseHandle *upgraded;
 };
 
 struct http {
@@ -318,6 +320,33 @@ void request_stream(struct request *r, const char *type, ssize_t (*read)(void *u
 	answer(r, 200, type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, r, NULL));
 }
 
+static void on_upgrade(void *ud, struct MHD_Connection *mhd, void *context, const char *more, size_t n, MHD_socket fd,
+		       struct MHD_UpgradeResponseHandle *handle)
+{
+	struct request *r = ud;
+
+	(void)mhd;
+	(void)context;
+	r->upgraded = handle;
+	r->begun(r->stream_ud, fd, more, n);
+}
+
+void request_upgrade(struct request *r, const char *protocol, void (*begun)(void *ud, int fd, const char *more, size_t n),
+		     void (*done)(void *ud), void *ud)
+{
+	r->begun = begun;
+	r->stream_done = done;
+	r->stream_ud = ud;
+	request_reply_header(r, "Upgrade", protocol);
+	answer(r, 101, NULL, MHD_create_response_for_upgrade(on_upgrade, r));
+}
+
+void request_close(struct request *r)
+{
+	MHD_upgrade_action(r->upgraded, MHD_UPGRADE_ACTION_CLOSE);
+	loop_arm(r->http->run);
+}
+
 void request_wake(struct request *r)
 {
 	resume(r);
@@ -505,7 +534,7 @@ int http_new(struct phid *p, int listen_fd, struct http **ret, struct phi_error 
 		free(h);
 		return -EADDRINUSE;
 	}
-	h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
+	h->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE,
 				  0, NULL, NULL, on_request, h, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
 				  MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
 				  MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX + 16, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S,

@@ -39,6 +39,11 @@ void request_reply_header(struct request *r, const char *name, const char *value
 void request_stream(struct request *r, const char *type, ssize_t (*read)(void *ud, char *buf, size_t max),
 		    void (*done)(void *ud), void *ud);
 void request_wake(struct request *r);
+/* Switches the connection to another protocol (RFC 9110, 7.8): begun gets its socket, and what the client said already. The
+ * socket stays ours until request_close; done runs once, in the end, whether it came to that or not. */
+void request_upgrade(struct request *r, const char *protocol, void (*begun)(void *ud, int fd, const char *more, size_t n),
+		     void (*done)(void *ud), void *ud);
+void request_close(struct request *r);
 /* The client of a suspended request closed its end. */
 bool request_client_gone(const struct request *r);
 

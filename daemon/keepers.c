@@ -30,7 +30,7 @@ struct keeper {
 	int fd;
 	struct loop_source *source, *unclaimed;
 	struct peer peer;
-	bool greeted;
+	bool greeted, input_open;
 	struct keeper_hello hello;
 	struct cell *cell;
 };
@@ -141,6 +141,26 @@ static void attach(struct keeper *k, struct cell *c)
 	operation_keeper_came(k->all->p, c);
 }
 
+int keeper_input(struct cell *c, const char *bytes, size_t n)
+{
+	struct keeper_header m = {0};
+	int r;
+
+	if (c->keeper == NULL || c->keeper->input_open || c->keeper->hello.version < 2)
+		return -EBUSY;
+	r = keeper_send(c->keeper, &m, sizeof(m), KEEPER_INPUT, bytes, n, NULL, 0);
+	c->keeper->input_open = r == 0;
+	return r;
+}
+
+int keeper_check_input(const struct cell *c, struct phi_error *e)
+{
+	if (c->keeper != NULL && c->keeper->hello.version < 2) /* else it is on its way: input waits for it */
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "",
+				     "the keeper of %s is older than this phid and takes no input; the console can be read without Upgrade", c->id);
+	return 0;
+}
+
 bool keeper_claim(struct phid *p, struct cell *c)
 {
 	for (struct keeper *k = p->keepers->first; k != NULL; k = k->next)
@@ -239,6 +259,9 @@ static void on_message(struct keeper *k, const char *buf, size_t n)
 	} else if (h.type == KEEPER_QMP_OUT) {
 		if (k->cell->backend->control != NULL)
 			k->cell->backend->control(k->cell, buf + sizeof(h), n - sizeof(h));
+	} else if (h.type == KEEPER_TAKEN) {
+		k->input_open = false;
+		attach_taken(k->all->p, k->cell);
 	} else if (h.type == KEEPER_ENDED) {
 		on_ended(k, buf, n);
 	}

@@ -21,6 +21,10 @@ int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, con
 void keeper_release(struct cell *c, enum keeper_type type, int code);
 /* The container is undone, but its creator will ask again: a keeper that has begun nothing waits for that. */
 void keeper_unclaim(struct cell *c);
+/* Input for the cell's console, at most KEEPER_INPUT_MAX bytes; attach_taken when it was passed on. -EBUSY until then. */
+int keeper_input(struct cell *c, const char *bytes, size_t n);
+/* Can it be given any? Keepers of the first protocol cannot. */
+int keeper_check_input(const struct cell *c, struct phi_error *e);
 /* The pids in a presence lock's file. */
 struct keeper_holders {
 	pid_t keeper, cell;

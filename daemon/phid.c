@@ -189,6 +189,7 @@ static int serve(struct phid *p, struct phi_error *e)
 	batch_submit(p->batch, write_start, on_started, p);
 	r = loop_run(p->loop);
 	waits_end(p);
+	attach_end(p);
 	http_free(PHI_TAKE(p->http));
 	waits_free(p);
 	loop_source_free(term);

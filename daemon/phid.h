@@ -42,6 +42,7 @@ struct phid {
 	uint64_t next_token;
 	struct loop_source *changed; /* idle: records changed, look who waits */
 	struct wait *waits;
+	struct attach *attaches;
 	bool ready, stopping;
 };
 
@@ -72,6 +73,9 @@ bool cell_is_kept(const struct cell *c);
 char *cell_exit_text(const struct phid *p, int64_t row);
 const struct backend *backend_find(const struct phid *p, const char *name);
 extern struct phid *the_phid; /* for the calls of backends, which carry no daemon */
+
+/* attach.c: the keeper has passed on what it was given last. */
+void attach_taken(struct phid *p, const struct cell *c);
 
 /* kill points, for the crash tests: dies by SIGKILL where PHID_KILL_AT names the point; see killpoint.c. */
 #ifdef PHID_TEST_HOOKS

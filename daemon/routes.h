@@ -23,6 +23,17 @@ void post_kill(struct phid *p, struct request *r, const char *id);
 void get_wait(struct phid *p, struct request *r, const char *id);
 void get_console(struct phid *p, struct request *r, const char *id);
 void get_events(struct phid *p, struct request *r, const char *id);
+/* The container's console log and its head; negative with the error. */
+struct console_log;
+int console_open(const struct phid *p, int64_t row, struct console_log *head, struct phi_error *e);
+/* Up to max bytes from *offset on; moves *offset behind them, over what the ring lost. */
+ssize_t console_read(int fd, const struct console_log *head, uint64_t *offset, char *buf, size_t max);
+
+/* attach.c: the console in both directions. */
+#define ATTACH_PROTOCOL "phid-console"
+void attach_begin(struct phid *p, struct request *r, const struct container *c, uint64_t offset);
+/* Closes them all; before http_free. */
+void attach_end(struct phid *p);
 /* Records changed: looks who waits for that, when the loop is idle. */
 void phid_changed(struct phid *p);
 /* Streams end at their next read; before http_free. Then, behind it, waits_free. */

@@ -298,7 +298,7 @@ void get_events(struct phid *p, struct request *r, const char *id)
 
 /* ---- the console's log ---- */
 
-static int open_console(const struct phid *p, int64_t row, struct console_log *head, struct phi_error *e)
+int console_open(const struct phid *p, int64_t row, struct console_log *head, struct phi_error *e)
 {
 	char path[PHI_PATH_MAX];
 	_clean_close_ int fd = -1;
@@ -310,8 +310,7 @@ static int open_console(const struct phid *p, int64_t row, struct console_log *h
 	return PHI_TAKE_FD(fd);
 }
 
-/* Up to max bytes from offset on; moves *offset behind them, over what the ring lost. */
-static ssize_t read_ring(int fd, const struct console_log *head, uint64_t *offset, char *buf, size_t max)
+ssize_t console_read(int fd, const struct console_log *head, uint64_t *offset, char *buf, size_t max)
 {
 	uint64_t begin = head->end > head->size ? head->end - head->size : 0;
 	size_t at, run;
@@ -350,12 +349,12 @@ static ssize_t read_console(void *ud, char *buf, size_t max)
 	struct wait *w = ud;
 	_clean_container_ struct container c = {0};
 	struct console_log head;
-	_clean_close_ int fd = open_console(w->p, w->row, &head, NULL);
+	_clean_close_ int fd = console_open(w->p, w->row, &head, NULL);
 	ssize_t n;
 
 	if (w->gone || fd < 0)
 		return -1;
-	n = read_ring(fd, &head, &w->offset, buf, max);
+	n = console_read(fd, &head, &w->offset, buf, max);
 	if (n != 0)
 		return n;
 	/* At the end, and the guest is no more: over. */
@@ -380,18 +379,20 @@ void get_console(struct phid *p, struct request *r, const char *id)
 
 	if (rc == 0 && follow != NULL && strcmp(follow, "true") != 0 && strcmp(follow, "false") != 0)
 		rc = phi_error_set(&e, PHI_INVALID, EINVAL, "?follow", "\"%.40s\" is neither true nor false", follow);
-	if (rc == 0 && request_header(r, "Upgrade") != NULL)
-		rc = phi_error_set(&e, PHI_NOT_BUILT, 0, "/Upgrade", "a console in both directions is not built yet");
 	if (rc == 0 && !find_container(p, r, id, &c))
 		return;
 	if (rc == 0)
-		fd = open_console(p, c.row, &head, &e);
+		fd = console_open(p, c.row, &head, &e);
 	if (rc < 0 || fd < 0) {
 		reply_problem(r, &e, NULL);
 		return;
 	}
 	if (head.end > (uint64_t)tail)
 		offset = head.end - (uint64_t)tail;
+	if (request_header(r, "Upgrade") != NULL) {
+		attach_begin(p, r, &c, offset);
+		return;
+	}
 	if (follow != NULL && strcmp(follow, "true") == 0) {
 		struct wait *w = wait_new(p, r, FOLLOW_MS, look_console);
 
@@ -404,7 +405,7 @@ void get_console(struct phid *p, struct request *r, const char *id)
 	text = malloc(room);
 	if (text == NULL)
 		abort();
-	while (n + 1 < room && (got = read_ring(fd, &head, &offset, text + n, room - 1 - n)) > 0)
+	while (n + 1 < room && (got = console_read(fd, &head, &offset, text + n, room - 1 - n)) > 0)
 		n += (size_t)got;
 	for (size_t i = 0; i < n; i++) /* a NUL of the guest's would end the text */
 		if (text[i] == '\0')

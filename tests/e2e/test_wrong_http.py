@@ -204,11 +204,6 @@ def test_a_client_that_goes_away_cancels_nothing(phid, client):
     client.wait("b", "created").expect(200)
 
 
-def test_an_upgrade_of_the_console_is_not_built(client):
-    answer = client.raw("GET", A + "/console", headers={"Upgrade": "phid-console", "Connection": "Upgrade"})
-    assert answer.expect(501, "not-built").pointers == ["/Upgrade"]
-
-
 def test_operations_that_are_not_built_say_so(client):
     for op in OPERATIONS:
         if "200" not in op.responses and "204" not in op.responses:

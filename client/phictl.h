@@ -1,0 +1,19 @@
+/* The parts of phictl. */
+#pragma once
+
+#include "error.h"
+#include "http_client.h"
+#include "limits.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* phictl_attach.c */
+struct attach_options {
+	const char *detach_keys; /* NULL: ctrl-p,ctrl-q */
+	const char *tail;	 /* bytes of the log first, a number; NULL: none */
+	bool no_stdin;
+};
+/* 0 when the console was closed (the guest ended, or phid did), 1 when the keys detached. */
+int attach(const char *socket, const char *id, const struct attach_options *o, struct phi_error *e);
