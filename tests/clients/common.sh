@@ -21,17 +21,22 @@ start_phid() {
   for _ in $(seq 600); do curl -sf --unix-socket "$dir/s" http://phid/v1 >/dev/null && return; sleep .05; done
   cat "$dir/phid.log"; exit 1
 }
-end_phid() { # as an operator does; what the sanitizers said of its whole life is in its log
-  kill "$phid"
-  await "! kill -0 $phid 2>/dev/null"
-  phid=
-  check "no report of a sanitizer" 0 "$(grep -cE 'AddressSanitizer|runtime error|LeakSanitizer' "$dir/phid.log")"
+down() { # the client first: phid has to be there for what a failed test left
+  [ -z "${is_down:-}" ] || return
+  is_down=yes
+  client_down >"$dir/down.log" 2>&1
+  [ -z "$phid" ] || { kill "$phid"; await "! kill -0 $phid 2>/dev/null"; }
+  find /sys/fs/cgroup -depth -type d -path "*/${dir##*/}*" -exec rmdir {} + 2>/dev/null
 }
 finish() {
-  client_down >"$dir/down.log" 2>&1
-  [ -z "$phid" ] || kill "$phid" 2>/dev/null
-  find /sys/fs/cgroup -depth -type d -path "*/${dir##*/}*" -exec rmdir {} + 2>/dev/null
+  down
   [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] && rm -rf "$dir"
+}
+summary() { # the last words of a script; phid's log has by now what a sanitizer said of its whole life
+  down
+  check "no report of a sanitizer" 0 "$(grep -cE 'AddressSanitizer|runtime error|LeakSanitizer' "$dir/phid.log")"
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
 }
 trap finish EXIT
 

@@ -161,6 +161,4 @@ check "ordinary: it goes on without the cell" yes "$(counts_on ordinary)"
 end ordinary
 check "nothing is left" "0 0 0 0" "$(all_left)"
 
-end_phid
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+summary

@@ -40,6 +40,4 @@ start_phid
 "$here/containerd-rig" up >"$dir/up" 2>&1 || { cat "$dir/up"; exit 1; }
 start_dockerd || { tail -20 "$dir/dockerd.log"; check "dockerd starts" yes no; echo "0 passed, 1 failed"; exit 1; }
 everything
-end_phid
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+summary

@@ -35,6 +35,4 @@ while_running() { # KIND PID
 start_phid
 cli info >"$dir/info" 2>&1 || { cat "$dir/info"; exit 1; }
 everything
-end_phid
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+summary
