@@ -38,12 +38,12 @@ async function runPod(config) {
   const { pod_sandbox_id } = await cri.RunPodSandbox({ config, runtime_handler: "runphi" });
   return { id: pod_sandbox_id, config };
 }
-async function create(pod, name, image, more = {}) {
+async function create(pod, name, image, more = {}, resources = undefined) {
   const { container_id } = await cri.CreateContainer({
     pod_sandbox_id: pod.id, sandbox_config: pod.config,
     config: {
       metadata: { name, attempt: 0 }, image: { image: `localhost/${image}:latest` }, log_path: `${name}.log`,
-      linux: { security_context: { namespace_options: pod.config.linux.security_context.namespace_options } }, ...more,
+      linux: { ...pod.config.linux, resources }, ...more,
     },
   });
   return { id: container_id, log: `${pod.config.log_directory}/${name}.log` };
@@ -55,8 +55,12 @@ const says = (container, line) => eventually(`"${line}" in ${container.log}`, ()
 const lastCount = (container) => Number(host.logged(container.log).findLast((line) => line.startsWith("count "))?.slice(6) ?? 0);
 const countsOn = (container, from) => eventually("it counts on", () => lastCount(container) > from + 3);
 
-const POD_ANNOTATIONS = { "org.runphi.criticality": "high", "example.com/unlisted": "1" };
-const OWN_ANNOTATIONS = { "org.runphi.lifecycle.keeper_lost": "stop" };
+const POD_ANNOTATIONS = { "org.runphi.criticality": "high", "org.runphi.container.cell.memory": "24M", "example.com/unlisted": "1" };
+const OWN_ANNOTATIONS = { "org.runphi.labels": '{"line":"3"}' };
+// What the kubelet gives every container: limits of the pod's, and files that a cell does without.
+const LIMITS = { cpu_shares: 2048, cpu_quota: 200000, cpu_period: 100000, cpuset_cpus: "" };
+const mounts = ["/etc/hosts", "/dev/termination-log", "/var/run/secrets/kubernetes.io/serviceaccount"].map((container_path) =>
+  ({ container_path, host_path: container_path === "/etc/hosts" ? "/etc/hosts" : LOGS, readonly: true }));
 
 async function pods() {
   const version = await cri.Version({});
@@ -74,7 +78,7 @@ async function pods() {
 }
 
 async function containers(pod) {
-  const cell = await create(pod, "cell", "counts", { annotations: OWN_ANNOTATIONS });
+  const cell = await create(pod, "cell", "counts", { annotations: OWN_ANNOTATIONS, mounts }, LIMITS);
   same("created; containerd calls the runtime when it starts it", ["CONTAINER_CREATED", []], [await state(cell.id), calls(cell.id)]);
   await start(cell);
   same("started, a container of an image with /boot/config.json is a cell", ["CONTAINER_RUNNING", "running"],
@@ -93,12 +97,32 @@ async function containers(pod) {
 }
 
 async function annotations(pod, { cell, plain }) {
+  const { spec, annotations } = await record(cell.id);
   const own = (a) => Object.fromEntries(Object.entries(a).filter(([key]) => !key.startsWith("io.kubernetes.")));
-  const listed = { "org.runphi.criticality": "high" };
+  const { "example.com/unlisted": _, ...listed } = POD_ANNOTATIONS;
   same("the pod's annotations reach the sandbox's bundle, those that are listed", listed, own(bundle(pod.id).annotations));
   same("and the ordinary container's", listed, own(bundle(plain.id).annotations));
   same("and the cell's, with its own", { ...listed, ...OWN_ANNOTATIONS }, own(bundle(cell.id).annotations));
-  same("phid has them", { ...listed, ...OWN_ANNOTATIONS }, own((await record(cell.id)).annotations));
+  same("phid has them", { ...listed, ...OWN_ANNOTATIONS }, own(annotations));
+  same("and does what they say", ["high", [24 << 20], { line: "3" }], [spec.criticality, spec.memory.map((m) => m.size), spec.labels]);
+  same("the pod's limits give a cell no CPUs beside those that its image asks for", 1, (await ownedCpus()).length);
+}
+
+// A cell that cannot be made: CRI's client hears why, and nothing is left of it.
+async function refusals(pod) {
+  const wrong = [
+    ["an annotation that phid does not know", { annotations: { "org.runphi.colour": "red" } }, /phid knows no annotation org\.runphi\.colour/],
+    ["a volume of the host's", { mounts: [{ container_path: "/data", host_path: LOGS }] }, /nothing can be mounted at \/data: a cell sees no files/],
+  ];
+  for (const [name, more, words] of wrong) {
+    const before = [await records(), host.list(RUNPHI_STATE)];
+    const cell = await create(pod, "wrong", "counts", more);
+    await refused(`${name} is refused, in words`, words, start(cell));
+    const { state, reason, message } = await status(cell.id);
+    same("which its status has as well", ["CONTAINER_EXITED", "StartError", true], [state, reason, words.test(message)]);
+    await cri.RemoveContainer({ container_id: cell.id });
+    same("nothing is left of it", [before, []], [[await records(), host.list(RUNPHI_STATE)], host.cgroupsNamed(cell.id)]);
+  }
 }
 
 async function logs({ cell }) {
@@ -208,6 +232,7 @@ try {
   const first = await pods();
   const both = await containers(first);
   await annotations(first, both);
+  await refusals(first);
   await logs(both);
   await statistics(both);
   await execs(both);
