@@ -47,7 +47,7 @@ export GUEST_ELF=$build/samples/guest/guest.elf
 guest_image() { # NAME CMDLINE: an image whose /boot says what to run
   "$source/samples/mkbundle" guest "$dir/b-$1" "$2" && load_image "$1" "$dir/b-$1/rootfs" '["guest"]'
 }
-client_down() { "$here/containerd-rig" down; }
+client_down() { "$here/containerd-rig" down; rmdir /sys/fs/cgroup/{,*/}k8s.io; }
 load_image() { # NAME ROOTFS COMMAND: into the namespace of CRI
   local layout=$dir/i-$1
   umoci init --layout "$layout" && umoci new --image "$layout:latest"

@@ -5,6 +5,7 @@ const CGROUPS = "/sys/fs/cgroup";
 export const exists = (path) => fs.existsSync(path);
 export const read = (path) => fs.existsSync(path) ? fs.readFileSync(path, "utf8").trim() : null;
 export const list = (path) => fs.existsSync(path) ? fs.readdirSync(path) : [];
+export const tree = (path) => fs.existsSync(path) ? fs.readdirSync(path, { recursive: true }).sort() : [];
 
 // ---- processes ----
 

@@ -72,7 +72,7 @@ async function pods() {
 
   const pod = await runPod(podConfig("first", "CONTAINER", POD_ANNOTATIONS));
   same("a pod of the handler runphi is ready", "SANDBOX_READY", await podState(pod.id));
-  same("its sandbox is no cell", [[], []], [await records(), host.list(RUNPHI_STATE)]);
+  same("its sandbox is no cell", [[], []], [await records(), host.tree(RUNPHI_STATE)]);
   same("it was forwarded to runc, whose state has it", true, host.exists(`${runcRoot()}/${pod.id}/state.json`));
   return pod;
 }
@@ -115,13 +115,13 @@ async function refusals(pod) {
     ["a volume of the host's", { mounts: [{ container_path: "/data", host_path: LOGS }] }, /nothing can be mounted at \/data: a cell sees no files/],
   ];
   for (const [name, more, words] of wrong) {
-    const before = [await records(), host.list(RUNPHI_STATE)];
+    const before = [await records(), host.tree(RUNPHI_STATE)];
     const cell = await create(pod, "wrong", "counts", more);
     await refused(`${name} is refused, in words`, words, start(cell));
     const { state, reason, message } = await status(cell.id);
     same("which its status has as well", ["CONTAINER_EXITED", "StartError", true], [state, reason, words.test(message)]);
     await cri.RemoveContainer({ container_id: cell.id });
-    same("nothing is left of it", [before, []], [[await records(), host.list(RUNPHI_STATE)], host.cgroupsNamed(cell.id)]);
+    same("nothing is left of it", [before, []], [[await records(), host.tree(RUNPHI_STATE)], host.cgroupsNamed(cell.id)]);
   }
 }
 
@@ -190,7 +190,7 @@ async function stops(pod, { cell, plain }) {
   for (const container of [cell, plain]) await cri.RemoveContainer({ container_id: container.id });
   same("both are removed", [], (await cri.ListContainers({ filter: { pod_sandbox_id: pod.id } })).containers);
   same("and nothing of them is left", [[], [], [], []],
-    [host.list(RUNPHI_STATE), host.cgroupsNamed(cell.id), host.cgroupsNamed(plain.id), host.list(BUNDLES).filter((id) => id !== pod.id)]);
+    [host.tree(RUNPHI_STATE), host.cgroupsNamed(cell.id), host.cgroupsNamed(plain.id), host.list(BUNDLES).filter((id) => id !== pod.id)]);
   await refused("a removed one is not found", /NOT_FOUND/, status(cell.id));
 }
 
@@ -225,7 +225,7 @@ async function podEnds(pod, other) {
 async function nothingLeft() {
   same("no pod and no container is left in containerd", [[], []], [(await cri.ListPodSandbox({})).items, (await cri.ListContainers({})).containers]);
   same("no container in phid, no CPU owned", [[], []], [await records(), await ownedCpus()]);
-  same("nothing in runphi's directory, no bundle", [[], []], [host.list(RUNPHI_STATE), host.list(BUNDLES)]);
+  same("nothing in runphi's directory, no bundle", [[], []], [host.tree(RUNPHI_STATE), host.list(BUNDLES)]);
 }
 
 try {
@@ -238,7 +238,9 @@ try {
   await execs(both);
   await updates(both);
   await stops(first, both);
-  const second = await runPod(podConfig("second", "POD"));
+  const second = await runPod(podConfig("second", "POD", { "org.runphi.runtime": "runphi" }));
+  same("a sandbox is forwarded though its pod's annotation says runphi", [[], true],
+    [await records(), host.exists(`${runcRoot()}/${second.id}/state.json`)]);
   await ends(second);
   await podEnds(first, second);
   await nothingLeft();
