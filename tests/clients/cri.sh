@@ -2,57 +2,13 @@
 # Pods through CRI, as the kubelet speaks it (a client of ours in node: cri/), of a private containerd with the handler runphi.
 #   PHID_BUILD=DIR tests/clients/cri.sh          needs "npm ci" in tests/clients/cri, which ./test does
 # Prints "ok" and "FAIL" lines, and "N passed, N failed" last.
-set -uo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-source=$(cd "$here/../.." && pwd)
-build=${PHID_BUILD:-$source}
-dir=$(mktemp -d /tmp/phid-clients.XXXXXX)
-passed=0 failed=0
-check() { # NAME WANTED GOT
-  if [ "$2" = "$3" ]; then passed=$((passed + 1)); echo "ok   $1"; else failed=$((failed + 1)); echo "FAIL $1: wanted '$2', got '$3'"; fi
-}
-await() { for _ in $(seq 600); do eval "$1" && return; sleep .1; done; echo "never came about: $1"; return 1; }
-
-phid=
-start_phid() {
-  "$build/daemon/phid" --socket "$dir/s" --state-dir "$dir/state" --runtime-dir "$dir/run" --platform "$dir/platform.json" \
-    >>"$dir/phid.log" 2>&1 &
-  phid=$!
-  disown
-  for _ in $(seq 600); do curl -sf --unix-socket "$dir/s" http://phid/v1 >/dev/null && return; sleep .05; done
-  cat "$dir/phid.log"; exit 1
-}
-end_phid() { # as an operator does; what the sanitizers said of its whole life is in its log
-  kill "$phid"
-  await "! kill -0 $phid 2>/dev/null"
-  phid=
-  check "no report of a sanitizer" 0 "$(grep -cE 'AddressSanitizer|runtime error|LeakSanitizer' "$dir/phid.log")"
-}
-finish() {
-  client_down >"$dir/down.log" 2>&1
-  [ -z "$phid" ] || kill "$phid" 2>/dev/null
-  find /sys/fs/cgroup -depth -type d -path "*/${dir##*/}*" -exec rmdir {} + 2>/dev/null
-  [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] && rm -rf "$dir"
-}
-trap finish EXIT
-
-echo '{"format":"phid-platform/1","cpus":{"host":""}}' >"$dir/platform.json"
-# Clients give a runtime no environment to speak of: runphi's comes from its configuration file.
-printf 'socket = %s\nstate-dir = %s\n' "$dir/s" "$dir/runphi" >"$dir/runphi.conf"
-printf '#!/bin/sh\nRUNPHI_CONFIG=%s exec %s "$@"\n' "$dir/runphi.conf" "$build/client/runphi" >"$dir/runphi-wrapper"
-chmod +x "$dir/runphi-wrapper"
-export GUEST_ELF=$build/samples/guest/guest.elf
-[ -f "$GUEST_ELF" ] || export GUEST_ELF=$source/samples/guest/guest.elf
-
-guest_image() { # NAME CMDLINE: an image whose /boot says what to run
-  "$source/samples/mkbundle" guest "$dir/b-$1" "$2" && load_image "$1" "$dir/b-$1/rootfs" '["guest"]'
-}
+. "$(dirname "$0")/common.sh"
 client_down() { "$here/containerd-rig" down; rmdir /sys/fs/cgroup/{,*/}k8s.io; }
-load_image() { # NAME ROOTFS COMMAND: into the namespace of CRI
+load_image() { # NAME ROOTFS: its /boot, into the namespace of CRI
   local layout=$dir/i-$1
   umoci init --layout "$layout" && umoci new --image "$layout:latest"
   umoci insert --image "$layout:latest" "$2/boot" /boot >/dev/null
-  umoci config --image "$layout:latest" --config.cmd "$(/usr/bin/python3 -c 'import json, sys; print(json.loads(sys.argv[1])[0])' "$3")"
+  umoci config --image "$layout:latest" --config.cmd guest
   /usr/bin/python3 - "$layout/index.json" "localhost/$1:latest" <<'P'
 import json, sys
 f, n = sys.argv[1:]
