@@ -23,6 +23,7 @@ import termios
 import pytest
 from conftest import eventually
 from phidtest.daemon import Phid, build_dir
+from test_runphi import SIM, runphi  # noqa: F401 (a fixture)
 
 RUNC = shutil.which("runc", path="/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin")
 RUNPHI = str(build_dir() / "client/runphi")
@@ -373,6 +374,34 @@ def test_features_are_the_runtimes_with_annotations_more(place, sockets, phid):
     for k in added:
         del ours["annotations"][k]
     assert ours == {"annotations": {}, **theirs}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="containers of runc need root")
+def test_a_list_beside_a_cell_is_the_runtimes_and_the_cell(place, runphi):
+    """Here runphi cannot become the runtime; what that says and how it ends counts all the same."""
+    def lists(*args):
+        argv = ["runc", "--root", runphi.root, "list", *args]
+        return [subprocess.run(argv, executable=e, env=dict(runphi.env, RUNPHI_RUNTIME=RUNC), stdin=subprocess.DEVNULL, capture_output=True,
+                               text=True, timeout=60) for e in (RUNC, RUNPHI)]
+
+    runphi.good("create", "-b", runphi.bundle("cell", SIM), "cell")
+    subprocess.run([RUNC, "--root", runphi.root, "create", "--bundle", place["waits"], A], check=True, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        theirs, ours = lists()
+        rows = ours.stdout.splitlines()
+        assert rows[:-1] == theirs.stdout.splitlines() and A in rows[1] and rows[-1].split()[0] == "cell" and len(rows) == 3
+        theirs, ours = lists("-q")
+        assert theirs.stdout == f"{A}\n" and ours.stdout == f"{A}\ncell\n"
+        theirs, ours = lists("--format", "json")
+        assert json.loads(ours.stdout)[:-1] == json.loads(theirs.stdout) and json.loads(ours.stdout)[-1]["id"] == "cell"
+        for wrong in (["--format", "xml"], ["--conquer"], ["more"]):
+            theirs, ours = lists(*wrong)
+            assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout) and theirs.returncode == 1, wrong
+            assert plain(ours.stderr, []) == plain(theirs.stderr, []), wrong
+    finally:
+        subprocess.run([RUNC, "--root", runphi.root, "delete", "--force", A], check=True)
+        runphi.good("delete", "--force", "cell")
 
 
 # ---- the process itself: a stand-in runtime that stops, so that it can be looked at ----
