@@ -34,7 +34,8 @@ def status(runphi, id="one"):  # noqa: F811
 def host(runphi, client):  # noqa: F811
     """What must be as before where something failed: records, CPUs, memory, cells, markers, processes, files."""
     phid = runphi.phid
-    return {**phid.leftovers(client), "markers": sorted(runphi.markers()), "processes": sorted(p for p in phid.processes() if process_alive(p)),
+    return {**phid.leftovers(client), "markers": sorted(runphi.markers()),
+            "processes": sorted(p for p in phid.processes() if process_alive(p)),
             "files": sorted(p for p in runphi.dir.rglob("*") if "markers" not in p.parts)}
 
 
@@ -54,7 +55,8 @@ def test_L1_whoever_created_a_container_can_do_everything_with_it(grouped):  # n
     bundle = r.bundle("b", SIM)
     os.chown(r.dir, NOBODY, ADMIN_GROUP)
     try:
-        for verb in (["create", "-b", bundle], ["state"], ["start"], ["ps"], ["pause"], ["resume"], ["kill"], ["kill", "--all"], ["delete", "--force"]):
+        for verb in (["create", "-b", bundle], ["state"], ["start"], ["ps"], ["pause"], ["resume"], ["kill"], ["kill", "--all"],
+                     ["delete", "--force"]):
             with tempfile.TemporaryFile("w+") as err:
                 done = subprocess.run(r.argv(*verb, "one"), env=r.env, user=NOBODY, group=ADMIN_GROUP, extra_groups=[], cwd="/", timeout=60,
                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
@@ -218,7 +220,8 @@ def test_L12_delete_is_for_what_is_stopped(one, client):
 def test_L13_delete_removes_what_create_made_and_nothing_else(runphi, client):  # noqa: F811
     """Record, CPUs, cell, marker, process and cgroup go; the bundle, the other cell and the cgroup above stay."""
     above = f"phid-test-{os.getpid()}"
-    hierarchies = [d for d in pathlib.Path("/sys/fs/cgroup").iterdir() if (d / "cgroup.procs").exists()] or [pathlib.Path("/sys/fs/cgroup")]
+    v2 = pathlib.Path("/sys/fs/cgroup")
+    hierarchies = [v2] if (v2 / "cgroup.procs").exists() else sorted({d.resolve() for d in v2.iterdir() if (d / "cgroup.procs").exists()})
     for d in hierarchies:
         (d / above).mkdir()
     try:
