@@ -16,7 +16,8 @@ struct oci_config {
 	struct json *document;
 };
 
-/* *c must be zeroed; it is freeable whatever the answer. */
+/* *c must be zeroed; it is freeable whatever the answer. With an error it has what could be read all the same; no document if
+ * the text is no JSON. */
 int oci_config_read(const char *text, size_t len, struct oci_config *c, struct phi_error *e);
 void oci_config_free(struct oci_config *c);
 static inline void oci_config_free_p(struct oci_config *c)

@@ -93,13 +93,21 @@ static int read_hw_config(const struct json *hw, struct spec *s, struct phi_erro
 int oci_vm_to_spec(const struct json *vm, struct spec *s, struct phi_error *e)
 {
 	const struct json *kernel = json_get(vm, "kernel"), *initrd = json_get(kernel, "initrd");
+	const struct json *hypervisor = json_get(vm, "hypervisor");
+	_clean_free_ char *unused = NULL;
 	int r;
 
 	if (!json_is_object(vm))
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/vm", "an object was expected");
 	if (json_get(vm, "image") != NULL)
 		return phi_error_set(e, PHI_NOT_BUILT, EOPNOTSUPP, "/vm/image", "a disk image is not built yet");
-	if (json_first(json_get(json_get(vm, "hypervisor"), "parameters")) != NULL)
+	/* Which hypervisor it is, the backend says. */
+	r = hypervisor != NULL ? absolute_path(json_get(hypervisor, "path"), "/vm/hypervisor/path", &unused, e) : 0;
+	if (r == 0)
+		r = join_parameters(json_get(hypervisor, "parameters"), "/vm/hypervisor/parameters", &unused, e);
+	if (r < 0)
+		return r;
+	if (json_first(json_get(hypervisor, "parameters")) != NULL)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/vm/hypervisor/parameters",
 				     "parameters for the hypervisor's program are not passed on; use the spec's members");
 	r = absolute_path(json_get(kernel, "path"), "/vm/kernel/path", &s->boot.kernel.path, e);

@@ -181,6 +181,14 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 	return r;
 }
 
+/* By the marker alone: an ordinary container never needs phid. */
+static bool is_cell(const struct invocation *v, const char *id)
+{
+	_clean_marker_ struct marker m = {0};
+
+	return strchr(id, '/') == NULL && id[0] != '\0' && marker_read(v, id, &m) == 0;
+}
+
 /* Forwards where the bundle is not ours; else its absolute path and its config.json. */
 static int ours_or_forward(const struct invocation *v, char *bundle, struct oci_config *c, struct phi_error *e)
 {
@@ -189,6 +197,8 @@ static int ours_or_forward(const struct invocation *v, char *bundle, struct oci_
 	if (r < 0)
 		return forward(v, e);
 	r = bundle_is_managed(v, bundle, c, e);
+	if (r == 0 && is_cell(v, v->words[0]))
+		return phi_error_set(e, PHI_EXISTS, EEXIST, "/id", "container with id %s already exists: it is a cell", v->words[0]);
 	if (r == 0)
 		return forward(v, e);
 	if (r > 0 && v->unknown != NULL)

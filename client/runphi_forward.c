@@ -31,15 +31,20 @@ static char *read_file(const char *path, size_t max, size_t *ret_n)
 	return text;
 }
 
+static int open_root(const char *bundle, const char *root_path)
+{
+	char path[2 * PHI_PATH_MAX + 2];
+
+	snprintf(path, sizeof(path), "%s%s%s", root_path[0] == '/' ? "" : bundle, root_path[0] == '/' ? "" : "/", root_path);
+	return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
 /* Does the image carry /boot/config.json? Looked up inside of it, whatever its symbolic links say. */
 static bool image_asks(const char *bundle, const char *root_path)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
-	char path[2 * PHI_PATH_MAX + 2];
-	_clean_close_ int root = -1, fd = -1;
+	_clean_close_ int root = open_root(bundle, root_path), fd = -1;
 
-	snprintf(path, sizeof(path), "%s%s%s", root_path[0] == '/' ? "" : bundle, root_path[0] == '/' ? "" : "/", root_path);
-	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return false;
 	fd = (int)syscall(SYS_openat2, root, "boot/config.json", &how, sizeof(how));
@@ -58,12 +63,10 @@ int bundle_read(const char *bundle, struct oci_config *c, struct phi_error *e)
 			    : phi_error_set(e, PHI_INVALID, EINVAL, "/bundle", "%s cannot be read", path);
 }
 
-int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *c, struct phi_error *e)
+static int asks_for_a_cell(const struct invocation *v, const char *bundle, const struct oci_config *c, struct phi_error *e)
 {
 	const char *asked;
 
-	if (bundle_read(bundle, c, e) < 0)
-		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
 	if (oci_is_sandbox(c))
 		return 0;
 	asked = oci_own_annotation(c, "runtime");
@@ -75,6 +78,25 @@ int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations",
 				     "org.runphi.runtime is \"%.40s\", which is neither runphi nor runc", asked);
 	return c->has_vm || (v->images_ask && c->root_path != NULL && image_asks(bundle, c->root_path));
+}
+
+int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *c, struct phi_error *e)
+{
+	_clean_close_ int root = -1;
+	struct phi_error wrong;
+	int read = bundle_read(bundle, c, &wrong), asks;
+
+	if (!json_is_object(c->document))
+		return 0; /* the forwarded runtime says what is wrong with it, in its own words */
+	asks = asks_for_a_cell(v, bundle, c, e);
+	if (asks <= 0)
+		return asks;
+	if (read == 0 && c->root_path != NULL && (root = open_root(bundle, c->root_path)) < 0)
+		return phi_error_set(e, PHI_INVALID, errno, "/root/path", "%s: %s", c->root_path, strerror(errno));
+	if (read == 0)
+		return asks;
+	*e = wrong; /* what asks for a cell never becomes an ordinary container */
+	return read;
 }
 
 /* No marker, and nothing of the forwarded runtime: phid may know it all the same. A kept cell (DESIGN §4, keeper_lost) is not the

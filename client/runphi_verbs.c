@@ -277,6 +277,9 @@ int verb_list(const struct invocation *v, struct phi_error *e)
 	bool json = v->format != NULL && strcmp(v->format, "json") == 0;
 	char path[PHI_PATH_MAX + 64];
 
+	/* Where the words are wrong, the forwarded runtime says so. */
+	if (v->unknown != NULL || v->n_words > 0 || (v->format != NULL && !json && strcmp(v->format, "table") != 0))
+		return forward(v, e);
 	marker_path(v, "", path, sizeof(path));
 	d = opendir(path);
 	if (d == NULL)

@@ -147,21 +147,6 @@ def test_what_no_cell_can_do_says_so(runphi):
     runphi.good("delete", "--force", "one")
 
 
-@pytest.mark.parametrize("config", [{}, {"annotations": {"org.runphi.runtime": "runc"}},
-                                    {"annotations": {"io.kubernetes.cri.container-type": "sandbox"}}],
-                         ids=["no boot configuration", "an annotation", "a sandbox"])
-def test_what_is_not_ours_goes_to_the_forwarded_runtime_untouched(runphi, config):
-    seen = runphi.dir / "seen"
-    fake = runphi.dir / "runtime"
-    fake.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{seen}\nexit 7\n')
-    fake.chmod(0o755)
-    runphi.env["RUNPHI_RUNTIME"] = str(fake)
-    bundle = runphi.bundle("b", SIM if config else None, config)
-    args = ["--cgroup-manager", "cgroupfs", "--debug", "create", "--bundle", bundle, "--no-pivot", "plain"]
-    assert runphi(*args)[0] == 7
-    assert seen.read_text().splitlines() == ["--root", runphi.root, *args]
-
-
 def test_fails_at_once_where_there_is_no_phid(runphi):
     bundle = runphi.bundle("b", SIM)
     runphi.env["PHID_SOCKET"] = "/tmp/there-is-no-phid/s"
