@@ -14,8 +14,8 @@
 #include <sys/random.h>
 
 static struct {
-	const char *socket, *tail, *detach_keys;
-	bool json, follow, kill, force, no_stdin;
+	const char *socket, *tail, *detach_keys, *flavour, *root, *iomem;
+	bool w_xor_x, json, follow, kill, force, no_stdin;
 	int timeout_s;
 } opt = {.timeout_s = -1};
 
@@ -253,6 +253,13 @@ static int cmd_attach(char **args, struct phi_error *e)
 	return (int)number_of(json_get(c, "exit"), "code");
 }
 
+static int cmd_cell(char **args, struct phi_error *e)
+{
+	const struct cell_options o = {opt.flavour, opt.root, opt.iomem, opt.w_xor_x, opt.json};
+
+	return cell_command(args, &o, e);
+}
+
 static int cmd_rm(char **args, struct phi_error *e)
 {
 	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 48];
@@ -344,7 +351,7 @@ static int cmd_stop(char **args, struct phi_error *e)
 
 static const struct {
 	const char *name, *arguments, *help;
-	int n;
+	int n; /* of arguments; -1: the command counts them */
 	int (*run)(char **args, struct phi_error *e);
 } commands[] = {
 	{"ps", "", "the containers", 0, cmd_ps},
@@ -354,13 +361,14 @@ static const struct {
 	{"attach", "[--detach-keys KEYS] [--tail BYTES] [--no-stdin] ID", "the console, in both directions", 1, cmd_attach},
 	{"events", "[--follow]", "what happened, oldest first", 0, cmd_events},
 	{"plan", "BUNDLE", "what a create of the bundle would get; changes nothing", 1, cmd_plan},
+	{"cell", "show FILE | check [--root FILE] FILE... | write SPEC FILE", "Jailhouse cells as files", -1, cmd_cell},
 	{"rm", "[--force] ID", "delete a stopped container; with --force any, which is ended first", 1, cmd_rm},
 	{"stop", "[--timeout S] [--kill] ID", "power down, kill after the grace period, wait for the end", 1, cmd_stop},
 };
 
 static int usage(FILE *to)
 {
-	fprintf(to, "phictl: looks at phid and stops containers.\n\nusage: phictl [--host unix:PATH] [--json] COMMAND\n\n");
+	fprintf(to, "phictl: looks at phid, talks to guests, stops containers.\n\nusage: phictl [--host unix:PATH] [--json] COMMAND\n\n");
 	for (size_t i = 0; i < PHI_COUNT(commands); i++)
 		fprintf(to, "  %-8s %-30s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
 	fprintf(to, "\nID: an id, a name, or as much of one as no other begins with. See phictl(1).\n");
@@ -373,7 +381,7 @@ static int run(char **args, int n, struct phi_error *e)
 	for (size_t i = 0; i < PHI_COUNT(commands); i++) {
 		if (strcmp(commands[i].name, args[0]) != 0)
 			continue;
-		if (n - 1 != commands[i].n)
+		if (commands[i].n >= 0 && n - 1 != commands[i].n)
 			return phi_error_set(e, PHI_INVALID, EINVAL, "", "usage: phictl %s %s", commands[i].name,
 					     commands[i].arguments);
 		return commands[i].run(args + 1, e);
@@ -386,7 +394,8 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{"host", required_argument, NULL, 'H'}, {"json", no_argument, NULL, 'j'},   {"follow", no_argument, NULL, 'f'},
 		{"tail", required_argument, NULL, 'n'}, {"timeout", required_argument, NULL, 't'}, {"kill", no_argument, NULL, 'k'},
-		{"detach-keys", required_argument, NULL, 'd'}, {"no-stdin", no_argument, NULL, 'N'}, {"force", no_argument, NULL, 'F'},
+		{"detach-keys", required_argument, NULL, 'd'}, {"no-stdin", no_argument, NULL, 'N'}, {"flavour", required_argument, NULL, 'V'},
+		{"root", required_argument, NULL, 'R'}, {"iomem", required_argument, NULL, 'I'}, {"w-xor-x", no_argument, NULL, 'W'}, {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'v'}, {0}};
 	struct phi_error e = {0};
 	char *end;
@@ -419,6 +428,18 @@ int main(int argc, char **argv)
 			break;
 		case 'd':
 			opt.detach_keys = optarg;
+			break;
+		case 'V':
+			opt.flavour = optarg;
+			break;
+		case 'R':
+			opt.root = optarg;
+			break;
+		case 'I':
+			opt.iomem = optarg;
+			break;
+		case 'W':
+			opt.w_xor_x = true;
 			break;
 		case 'N':
 			opt.no_stdin = true;

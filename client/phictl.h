@@ -17,3 +17,13 @@ struct attach_options {
 };
 /* 0 when the console was closed (the guest ended, or phid did), 1 when the keys detached. */
 int attach(const char *socket, const char *id, const struct attach_options *o, struct phi_error *e);
+
+/* phictl_cell.c: needs no phid. */
+struct cell_options {
+	const char *flavour; /* NULL: by the file */
+	const char *root;    /* the system configuration, or NULL */
+	const char *iomem;   /* a file like /proc/iomem, or NULL */
+	bool w_xor_x, json;
+};
+/* args: show FILE, check FILE..., write SPEC FILE. Negative with the error, else the exit status. */
+int cell_command(char **args, const struct cell_options *o, struct phi_error *e);
