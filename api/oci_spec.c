@@ -316,8 +316,10 @@ static const char *const usual_mounts[] = {
 	"/var/run/secrets/", "/tmp/slurm/", /* slurmstepd's own */
 };
 
-static bool is_usual(const char *destination)
+static bool is_usual(const char *destination, const char *type)
 {
+	if (strcmp(destination, "/run") == 0 && type != NULL && strcmp(type, "tmpfs") == 0)
+		return true; /* ctr's own: empty, no file of the host */
 	for (size_t i = 0; i < PHI_COUNT(usual_mounts); i++) {
 		size_t n = strlen(usual_mounts[i]);
 
@@ -338,7 +340,7 @@ int oci_check_mounts(const struct oci_config *c, struct phi_error *e)
 	for (const struct json *m = json_first(json_get(c->document, "mounts")); m != NULL; m = json_next(m), i++) {
 		const char *destination = json_get_string(m, "destination");
 
-		if (destination != NULL && strstr(destination, "/..") == NULL && is_usual(destination))
+		if (destination != NULL && strstr(destination, "/..") == NULL && is_usual(destination, json_get_string(m, "type")))
 			continue;
 		snprintf(where, sizeof(where), "/mounts/%zu", i);
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,

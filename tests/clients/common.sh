@@ -60,7 +60,7 @@ import json, sys
 print(next((str(eval('c$2')) for c in json.load(sys.stdin)['items'] if c['name'] == '$1'), 'none'))"
 }
 left() { find "$dir/runphi" -type f 2>/dev/null | wc -l; }
-cgroups() { find /sys/fs/cgroup -type d -path "*/${dir##*/}/*" ! -name conmon; }
+cgroups() { find /sys/fs/cgroup -type d -path "*/${dir##*/}/*" ! -name conmon 2>/dev/null; }
 all_left() { # records of phid, files of runphi, keepers, cgroups of containers
   echo "$(records | grep -o '"incarnation"' | wc -l) $(left) $(pgrep -fc "phid-keeper --socket $dir/") $(cgroups | wc -l)"
 }

@@ -62,6 +62,7 @@ def test_huge_pages_are_refused_by_name(runphi):
 
 def test_a_mount_that_no_cell_can_have_is_refused_and_the_usual_ones_are_not(runphi):
     usual = [{"destination": d} for d in ("/proc", "/dev", "/dev/pts", "/sys/fs/cgroup", "/etc/hosts", "/run/secrets/x")]
+    usual.append({"destination": "/run", "type": "tmpfs", "source": "tmpfs"})
     status, _, err = runphi("create", "-b", runphi.bundle("b", OPEN, {"mounts": [*usual, {"destination": "/data", "source": "/srv"}]}), "one")
     assert status == 1 and f"/mounts/{len(usual)}" in err and "/data" in err and runphi.markers() == []
     runphi.good("create", "-b", runphi.bundle("c", OPEN, {"mounts": usual}), "one")

@@ -277,6 +277,8 @@ static void the_mounts_of_every_client_are_passed_over_and_others_refused(void *
 		{"/procs", false},	 {"/device", false},	 {"/etc", false},	     {"/etc/hosts.d", false},
 		{"/data", false},	 {"/", false},		 {"", false},		     {"/run", false},
 		{"/proc/../data", false},
+		/* and their types */
+		{"/run\",\"type\":\"tmpfs", true}, {"/run\",\"type\":\"bind", false}, {"/data\",\"type\":\"tmpfs", false},
 	};
 
 	(void)state;
