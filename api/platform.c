@@ -13,6 +13,8 @@
 #define L(member) offsetof(struct platform_pool, member)
 
 const char *const platform_pool_kinds[] = {"carveout", "host", "hugepages", "tcm", "ocm", NULL};
+const char *const jh_flavours[] = {"upstream-14", "runphi-13", "omnivisor-14", NULL};
+const char *const jh_archs[] = {"x86", "arm", "arm64", NULL};
 static const char *const unused_words[] = {"host", NULL}; /* offline and isolated are not built */
 
 static const struct field_table topology_table = {
@@ -61,10 +63,23 @@ static const struct field_table qemu_table = {
 		{0},
 	}};
 
+static const struct field_table jailhouse_table = {
+	0, (const struct field[]){
+		{.name = "flavour", .type = FIELD_ENUM, .offset = P(jailhouse.flavour), .words = jh_flavours, .required = true},
+		{.name = "architecture", .type = FIELD_ENUM, .offset = P(jailhouse.arch), .words = jh_archs, .required = true},
+		{.name = "root_cell", .type = FIELD_PATH, .offset = P(jailhouse.root_cell)},
+		{.name = "device", .type = FIELD_PATH, .offset = P(jailhouse.device)},
+		{.name = "sysfs", .type = FIELD_PATH, .offset = P(jailhouse.sysfs)},
+		{.name = "comm_region", .type = FIELD_ADDRESS, .offset = P(jailhouse.comm_region), .present = P(jailhouse.has_comm)},
+		{.name = "host_enable", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
 static const struct field_table backends_table = {
 	0, (const struct field[]){
 		{.name = "qemu", .type = FIELD_OBJECT, .sub = &qemu_table},
-		{.name = "jailhouse", .type = FIELD_NOT_BUILT},
+		{.name = "jailhouse", .type = FIELD_OBJECT, .sub = &jailhouse_table, .present = P(jailhouse.present)},
 		{.name = "xen", .type = FIELD_NOT_BUILT},
 		{.name = "note", .type = FIELD_ANY},
 		{0},

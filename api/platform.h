@@ -6,6 +6,7 @@
 
 enum pool_kind { POOL_CARVEOUT, POOL_HOST, POOL_HUGEPAGES, POOL_TCM, POOL_OCM };
 extern const char *const platform_pool_kinds[];
+extern const char *const jh_flavours[], *const jh_archs[]; /* end in NULL */
 
 struct platform_cpu { /* one row of cpus.topology */
 	int64_t id, package, cluster, core, node;
@@ -29,6 +30,13 @@ struct platform {
 	} cpus;
 	struct field_array memory; /* struct platform_pool */
 	struct field_strings qemu_accel; /* in order of preference */
+	struct {
+		int flavour, arch; /* enum jh_flavour, jh_arch of backends/jailhouse/cell.h */
+		char *root_cell;   /* the system configuration, or NULL */
+		char *device, *sysfs; /* NULL: where the driver has them */
+		uint64_t comm_region; /* address in each cell */
+		bool has_comm, present;
+	} jailhouse;
 };
 
 extern const struct field_table platform_table;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct jobs;
 struct json;
 struct loop;
 struct phi_error;
@@ -72,6 +73,7 @@ struct cell {
 	struct cell_image images[CELL_IMAGES_MAX]; /* only while it is being created */
 	size_t n_images;
 	char accel[8]; /* "kvm", "tcg"; "" where there is none */
+	bool started;  /* it was, by the record or since */
 	pid_t pid;     /* of the cell's process, 0: none */
 	void *of_backend;
 	/* The daemon's side; backends leave these alone. */
@@ -91,6 +93,7 @@ struct cell {
 /* What the daemon tells a backend once. */
 struct backend_env {
 	struct loop *loop;
+	struct jobs *jobs; /* not yet in init */
 	const struct platform *platform;
 	struct cpuset host_cpus; /* where emulator threads run */
 	const char *runtime_dir;
@@ -132,7 +135,7 @@ struct backend {
 	void (*forget)(struct cell *c);
 };
 
-extern const struct backend backend_qemu, backend_sim;
+extern const struct backend backend_qemu, backend_sim, backend_jailhouse;
 
 /* --- what the daemon does for backends --- */
 

@@ -54,6 +54,7 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	c->keeper_pid = row->keeper_pid;
 	c->keeper_start = row->keeper_start;
 	c->external_keeper = !row->keeper_by_phid;
+	c->started = row->started_at[0] != '\0';
 	if (row->cell != NULL && json_parse(row->cell, strlen(row->cell), &cell, NULL) == 0 && json_get_string(cell, "accel") != NULL)
 		snprintf(c->accel, sizeof(c->accel), "%s", json_get_string(cell, "accel"));
 	json_is_bool(json_get(cell, "claimed"), &c->claimed);

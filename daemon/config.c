@@ -61,10 +61,10 @@ static int set_number(const char *name, const char *value, int64_t min, int64_t 
 	return 0;
 }
 
-/* "qemu" and "sim" are the ones that are built. */
+/* Those that are built. */
 static int set_backend(struct config *c, const char *value, struct phi_error *e)
 {
-	static const char *const built[] = {"qemu", "sim"};
+	static const char *const built[] = {"qemu", "jailhouse", "sim"};
 
 	for (size_t i = 0; i < PHI_COUNT(built); i++) {
 		if (strcmp(value, built[i]) != 0)
@@ -75,7 +75,7 @@ static int set_backend(struct config *c, const char *value, struct phi_error *e)
 		c->backends[c->n_backends++] = built[i];
 		return 0;
 	}
-	return wrong("backend", value, "is not built; qemu and sim are", e);
+	return wrong("backend", value, "is not built; qemu, jailhouse and sim are", e);
 }
 
 static int set_option(struct config *c, const char *name, const char *value, struct phi_error *e)

@@ -25,7 +25,7 @@
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
-static const struct backend *const built[] = {&backend_qemu, &backend_sim};
+static const struct backend *const built[] = {&backend_qemu, &backend_jailhouse, &backend_sim};
 
 /* DIR and its parents. */
 static int make_dirs(const char *dir, mode_t mode, struct phi_error *e)
@@ -177,6 +177,7 @@ static int serve(struct phid *p, struct phi_error *e)
 		log_error(NULL, "%s", p->store_note);
 	batch_new(p->loop, p->store, &p->batch);
 	r = jobs_new(p->loop, &p->jobs);
+	env.jobs = p->jobs;
 	if (r == 0)
 		r = keepers_new(p, keepers_fd, &p->keepers, e);
 	if (r == 0)

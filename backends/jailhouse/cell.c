@@ -8,9 +8,6 @@
 #include <errno.h>
 #include <string.h>
 
-const char *const jh_flavours[] = {"upstream-14", "runphi-13", "omnivisor-14", NULL};
-const char *const jh_archs[] = {"x86", "arm", "arm64", NULL};
-
 #define C(member) offsetof(struct jh_cell, member)
 #define K(member) offsetof(struct jh_cell, console.member)
 #define COUNT(list) offsetof(struct jh_cell, lists[list].n)
@@ -207,7 +204,7 @@ int jh_cell_read(const void *data, size_t n, enum jh_flavour flavour, struct jh_
 
 int jh_cell_guess(const void *bytes, size_t n, struct phi_error *e)
 {
-	int best = -1;
+	bool known = false;
 
 	for (int f = 0; f < JH_FLAVOURS; f++) {
 		struct jh_cell c;
@@ -217,11 +214,12 @@ int jh_cell_guess(const void *bytes, size_t n, struct phi_error *e)
 		jh_cell_free(&c);
 		if (r == 0)
 			return f;
-		/* Of those that have the signature the last one's words are kept, upstream's before all. */
-		if (best < 0 || (n >= 8 && memcmp(bytes, layouts[f].signature, layouts[f].signature_n) == 0 && best != JH_UPSTREAM)) {
-			best = f;
+		/* The words of the first that has the signature. */
+		bool has = n >= layouts[f].signature_n && memcmp(bytes, layouts[f].signature, layouts[f].signature_n) == 0;
+
+		if (f == 0 || (has && !known))
 			*e = wrong;
-		}
+		known = known || has;
 	}
 	return -EBADMSG;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "limits.h"
+#include "platform.h" /* the words of flavours and architectures */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,10 +20,8 @@ enum jh_flavour {
 	JH_OMNIVISOR, /* revision 14 with remote processors, coloured memory, upstream's signature */
 	JH_FLAVOURS,
 };
-extern const char *const jh_flavours[]; /* words, ends in NULL */
 
 enum jh_arch { JH_X86, JH_ARM, JH_ARM64, JH_ARCHS };
-extern const char *const jh_archs[];
 
 enum { /* cell flags */
 	JH_PASSIVE = 1,

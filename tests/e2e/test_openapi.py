@@ -152,6 +152,7 @@ def changed(base, *changes):
 
 
 MINIMAL = {"format": "phid-platform/1"}
+JAILHOUSE = {"flavour": "upstream-14", "architecture": "arm64"}
 GOOD_PLATFORMS = [
     MINIMAL,
     PLATFORM,
@@ -172,6 +173,9 @@ GOOD_PLATFORMS = [
     {**MINIMAL, "backends": {"qemu": {"accel": []}}},
     {**MINIMAL, "backends": {"qemu": {"accel": ["kvm", "tcg"]}}},
     {**MINIMAL, "backends": {"qemu": None}},
+    {**MINIMAL, "backends": {"jailhouse": None}},
+    {**MINIMAL, "backends": {"jailhouse": JAILHOUSE}},
+    {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "comm_region": "0x80000000", "note": 1}}},
 ]
 POOL = {**MINIMAL, "memory": [{"name": "a", "kind": "carveout", "base": "0x10000", "size": 4096}]}
 BAD_PLATFORMS = [
@@ -199,7 +203,10 @@ BAD_PLATFORMS = [
     *({**MINIMAL, m: {}} for m in ("include", "expect", "interrupts", "devices", "remote_processors", "links")),
     *({**MINIMAL, "cpus": {m: {}}} for m in ("classes", "domains")),
     *(changed(POOL, (("memory", 0, m), "x")) for m in ("access", "use", "scrub", "seen_at")),
-    *({**MINIMAL, "backends": {m: {}}} for m in ("jailhouse", "xen")),
+    {**MINIMAL, "backends": {"xen": {}}}, {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "host_enable": True}}},
+    {**MINIMAL, "backends": {"jailhouse": {}}}, {**MINIMAL, "backends": {"jailhouse": {"flavour": "upstream-14"}}},
+    *({**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, m: v}}} for m, v in (("flavour", "x"), ("flavour", None), ("architecture", "riscv"),
+      ("device", "d"), ("sysfs", "/a/../b"), ("root_cell", 1), ("comm_region", 1), ("comm_region", "0x4000000000000000"), ("nobody", 1))),
 ]
 # What the reader knows and no schema can say.
 READER_ONLY = [

@@ -1,0 +1,42 @@
+/* Jailhouse's driver: its ioctls on /dev/jailhouse and its sysfs tree. All of it may block, for seconds: only in a job. Facts:
+ * siemens/jailhouse e57d1eff, include/... jailhouse.h, driver/{main,cell,sysfs}.c; measured answers. */
+#pragma once
+
+#include "cpuset.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct phi_error;
+
+struct jh_paths {
+	const char *device; /* /dev/jailhouse */
+	const char *sysfs;  /* /sys/devices/jailhouse */
+};
+
+struct jh_image {
+	const void *bytes;
+	uint64_t size, target; /* address in the cell */
+};
+
+/* A cell as sysfs shows it. */
+struct jh_seen {
+	int id; /* of the moment: reused at once after a destroy */
+	char name[32];
+	char state[24]; /* "running", "running/locked", "shut down", "failed", ... */
+	struct cpuset cpus, failed;
+};
+
+/* Is the hypervisor on? Negative with the reason where there is no driver. */
+int jh_driver_enabled(const struct jh_paths *p, struct phi_error *e);
+/* Answers 0 also where the driver made no cell (it does so for another architecture): look with jh_driver_find. */
+int jh_driver_create(const struct jh_paths *p, const void *config, size_t n, struct phi_error *e);
+/* Stops the cell first. Images are copied in their order. */
+int jh_driver_load(const struct jh_paths *p, int id, const struct jh_image *images, uint32_t n, struct phi_error *e);
+int jh_driver_start(const struct jh_paths *p, int id, struct phi_error *e);
+int jh_driver_destroy(const struct jh_paths *p, int id, struct phi_error *e);
+/* 1 with *ret, 0 if there is none of that name, negative if sysfs cannot be read. */
+int jh_driver_find(const struct jh_paths *p, const char *name, struct jh_seen *ret, struct phi_error *e);
+/* Up to max cells, the root's (id 0) included; their number. */
+int jh_driver_list(const struct jh_paths *p, struct jh_seen *ret, size_t max, struct phi_error *e);

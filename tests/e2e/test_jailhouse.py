@@ -1,0 +1,185 @@
+"""The Jailhouse backend against the stand-in of driver, hypervisor and sysfs (tests/phidtest/jailhouse.py)."""
+import json
+import subprocess
+import tempfile
+
+import pytest
+from conftest import Background, check_loop, eventually
+from phidtest.daemon import Phid
+from phidtest.jailhouse import CREATE, DESTROY, LOAD, START, Jailhouse
+from test_runphi import Runphi
+
+POOLS = [{"name": "ddr", "kind": "carveout", "base": "0x70000000", "size": "16M"}, {"name": "high", "kind": "carveout", "base": "0x800000000", "size": "1M"}]
+INMATE = b"an inmate " * 100
+
+
+@pytest.fixture
+def hypervisor():
+    jh = Jailhouse(tempfile.mkdtemp(prefix="phid-jh-", dir="/tmp"))
+    yield jh
+    jh.close()
+
+
+@pytest.fixture
+def host(hypervisor):
+    platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"}, "memory": POOLS,
+                "backends": {"jailhouse": hypervisor.platform()}}
+    with Phid(backends=("jailhouse",), platform=platform) as phid:
+        (phid.dir / "inmate").write_bytes(INMATE)
+        yield phid
+
+
+def spec(phid, **more):
+    return {"boot": {"inmate": str(phid.dir / "inmate")}, "cpus": {"count": 1}, "memory": [{"size": 65536}], **more}
+
+
+def only(hypervisor):
+    cell, = hypervisor.cells.values()
+    return cell
+
+
+def test_a_cell_through_its_life(host, hypervisor):
+    client = host.client()
+    made = client.put("a", spec(host, cpus={"set": "2-3"})).expect(201).json
+    cell = only(hypervisor)
+    assert made["state"] == "created" and made["backend"] == "jailhouse" and made["cell"]["cpu_exclusive"] == "hard"
+    assert cell.name == made["cell"]["name"] and cell.cpus == {2, 3} and hypervisor.root == {0, 1, 4, 5, 6, 7}
+    base = int(made["cell"]["memory"][0]["base"], 16)
+    ram, comm = cell.memory
+    assert ram == (base, 0, 65536, 0x47) and comm[1:] == (0x80000000, 0x1000, 0x23)
+    assert cell.images == [(0, bytes(65536)), (0, INMATE)], "cleared, then loaded"
+    assert cell.starts == 0
+    assert client.start("a").expect(200).json["state"] == "running" and cell.state == "running"
+    client.kill("a", "TERM").expect(501, "unsupported")
+    client.pause("a").expect(501, "unsupported")
+    assert client.container("a").json["state"] == "running"
+    client.kill("a", "KILL").expect(200)
+    assert hypervisor.cells == {} and hypervisor.root == set(range(8))
+    assert client.container("a").json["exit"]["code"] == 137
+    client.delete("a").expect(204)
+
+
+def test_an_address_arguments_and_memory_above_4_gib(host, hypervisor):
+    client = host.client()
+    made = client.put("a", spec(host, boot={"inmate": {"path": str(host.dir / "inmate"), "at": "0x70000000"}, "cmdline": "a=1 b"},
+                                memory=[{"size": 131072}, {"size": 4096, "pool": "high"}])).expect(201).json
+    cell = only(hypervisor)
+    bases = [int(m["base"], 16) for m in made["cell"]["memory"]]
+    assert [m[:3] for m in cell.memory[:2]] == [(bases[0], 0x70000000, 131072), (bases[1], bases[1], 4096)] and bases[1] >= 1 << 35
+    assert cell.images[-2:] == [(0x70000000, INMATE), (0x70001000, b"a=1 b\0")]
+
+
+@pytest.mark.parametrize("state, failed, code, reason", [("shut down", (), 0, "guest-shutdown"), ("failed", (1,), 1, "failed")])
+def test_an_end_is_seen_and_its_reason_told(host, hypervisor, state, failed, code, reason):
+    client = host.client()
+    client.put("a", spec(host)).expect(201)
+    client.start("a").expect(200)
+    hypervisor.ends(only(hypervisor).name, state, failed)
+    ended = client.wait("a").expect(200).json["exit"]
+    assert (ended["code"], ended["reason"]) == (code, reason)
+    assert not failed or "CPUs 1" in ended["detail"]
+    assert hypervisor.cells == {} and hypervisor.calls[-1] == DESTROY
+
+
+@pytest.mark.parametrize("change, status, where", [
+    ({"boot": {"kernel": "INMATE"}}, 501, "/spec/boot/kernel"), ({"boot": {}}, 422, "/spec/boot/inmate"), ({"memory": [{"size": 4096, "colors": "0x1"}]}, 501, "/spec/memory/0/colors"),
+    ({"memory": [{"size": 64 << 20}]}, 409, "/spec/memory/0"), ({"cpus": {"set": "0"}}, 422, "/spec/cpus/set")])
+def test_what_cannot_be_is_refused_before_anything_is_made(host, hypervisor, change, status, where):
+    wanted = json.loads(json.dumps({**spec(host), **change}).replace("INMATE", str(host.dir / "inmate")))
+    answer = host.client().put("a", wanted)
+    assert (answer.status, answer.pointers) == (status, [where])
+    assert hypervisor.calls == [] and hypervisor.cells == {}
+
+
+def test_a_cell_that_the_driver_only_says_it_made_is_an_error(host, hypervisor):
+    hypervisor.arch = 1
+    answer = host.client().put("a", spec(host))
+    assert answer.status == 502 and "another architecture" in answer.json["detail"]
+    assert host.client().get("/v1/containers").json["items"] == []
+
+
+def test_a_slow_hypervisor_delays_no_read(host, hypervisor):
+    hypervisor.delay[CREATE] = 1
+    client = host.client()
+    put = Background(host.client().put, "a", spec(host))
+    eventually(lambda: client.container("a").status == 200)
+    for _ in range(50):
+        assert client.container("a").json["state"] == "creating"
+        if put.done():
+            break
+    assert put.result().status == 201
+    check_loop(client)
+
+
+def test_a_restart_of_phid_disturbs_no_cell(host, hypervisor):
+    client = host.client()
+    for name in ("runs", "waits", "ends", "goes"):
+        client.put(name, spec(host)).expect(201)
+    for name in ("runs", "ends", "goes"):
+        client.start(name).expect(200)
+    cells = {c["id"]: c["cell"]["name"] for c in client.containers()}
+    calls = len(hypervisor.calls)
+    client.close()
+    host.kill9()
+    hypervisor.ends(cells["ends"], "failed", [2])
+    hypervisor._destroy(next(i for i, c in hypervisor.cells.items() if c.name == cells["goes"]).to_bytes(4, "little"))
+    host.start()
+    assert client.wait("ends").expect(200).json["exit"]["reason"] == "failed"
+    assert client.wait("goes").expect(200).json["exit"]["reason"] == "lost"
+    assert {n: client.container(n).json["state"] for n in ("runs", "waits")} == {"runs": "running", "waits": "created"}
+    assert not {CREATE, LOAD, START} & set(hypervisor.calls[calls:])
+    hypervisor.ends(cells["runs"])
+    assert client.wait("runs").expect(200).json["exit"]["reason"] == "guest-shutdown", "it is looked at again"
+    client.start("waits").expect(200)
+
+
+def test_cells_of_others_are_seen_and_their_cpus_not_granted(hypervisor):
+    header = bytearray(132)
+    header[:8] = b"JHCLL\2\x0e\0"
+    header[8:15] = b"foreign"
+    header[0x30:0x38] = (8).to_bytes(4, "little") + bytes(4)
+    assert hypervisor._create(bytes(header) + (0b11000).to_bytes(8, "little")) == 0
+    platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"}, "memory": POOLS, "backends": {"jailhouse": hypervisor.platform()}}
+    with Phid(backends=("jailhouse",), platform=platform) as phid:
+        (phid.dir / "inmate").write_bytes(INMATE)
+        client = phid.client()
+        eventually(lambda: [c["state"] for c in client.get("/v1/allocations").json["cpus"]].count("observed") == 2)
+        client.put("a", spec(phid, cpus={"set": "3"})).expect(409, "no-resources")
+        client.put("a", spec(phid, cpus={"count": 5})).expect(201)
+        client.delete("a", force=True).expect(204)
+        assert [c.name for c in hypervisor.cells.values()] == ["foreign"]
+
+
+def test_not_enabled_is_said_with_what_to_do(hypervisor):
+    hypervisor.enable(False)
+    platform = {"format": "phid-platform/1", "memory": POOLS, "backends": {"jailhouse": hypervisor.platform()}}
+    with Phid(backends=("jailhouse",), platform=platform) as phid:
+        (phid.dir / "inmate").write_bytes(INMATE)
+        answer = phid.client().put("a", spec(phid))
+        assert answer.status == 501 and "not enabled" in answer.json["detail"]
+
+
+def test_32_creates_at_once_get_each_unit_once(host, hypervisor):
+    puts = [Background(host.client().put, f"c{n}", spec(host)) for n in range(32)]
+    answers = [p.result() for p in puts]
+    assert sorted(a.status for a in answers) == [201] * 7 + [409] * 25
+    assert all(a.json["blockers"] for a in answers if a.status == 409)
+    cells = list(hypervisor.cells.values())
+    assert sum(len(c.cpus) for c in cells) == len(set().union(*(c.cpus for c in cells))) == 7
+    ranges = sorted(c.memory[0][0] for c in cells)
+    assert all(b - a >= 65536 for a, b in zip(ranges, ranges[1:]))
+
+
+def test_runphi_and_the_keeper(host, hypervisor):
+    r = Runphi(host, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+    bundle = r.bundle("b", {"inmate": "boot/guest.elf", "net": "none", "vcpus": 2, "memory": 1, "starting_vaddress": "0x70000000"})
+    out = r.dir / "out"
+    with open(out, "w") as f:
+        run = subprocess.Popen(r.argv("run", "-b", bundle, "rt"), env=r.env, stdin=subprocess.DEVNULL, stdout=f)
+    eventually(lambda: hypervisor.cells and only(hypervisor).state == "running")
+    assert only(hypervisor).images[-1][0] == 0x70000000 and len(only(hypervisor).cpus) == 2
+    state = json.loads(r.good("state", "rt"))
+    assert state["status"] == "running" and state["pid"] > 0
+    hypervisor.ends(only(hypervisor).name)
+    assert run.wait(30) == 0
+    assert "no console" in out.read_text() and hypervisor.cells == {}
