@@ -17,6 +17,7 @@ client_down() {
   [ -z "$dockerd" ] || cli ps -aq | xargs -r timeout 60 /usr/bin/docker -H "unix://$dir/docker.sock" rm -f
   [ -z "$dockerd" ] || { kill "$dockerd"; await "! kill -0 $dockerd 2>/dev/null"; }
   "$here/containerd-rig" down
+  ! mountpoint -q "$dir/d/root" || umount "$dir/d/root" # a dockerd that did not start leaves it
   [ -z "$key" ] || rm -f "$key"
   rmdir /run/docker/plugins /run/docker
 }
