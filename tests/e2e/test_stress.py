@@ -89,6 +89,8 @@ class Shims:
         return [p for p in found if process_alive(p)]
 
     def close(self):
+        self.runphi.phid.delete_all(self.runphi.phid.client())  # where a test failed
+        eventually(lambda: not self.keepers(), "the end of every keeper")
         for d in self.cgroups:
             for below in [p for p in d.iterdir() if p.is_dir()]:
                 below.rmdir()
@@ -160,7 +162,8 @@ def test_of_two_creates_of_an_id_one_makes_it(shims, client, seed, dies):
         id = f"pair{n}"
         bundle = shims.bundle(id)
         said = [tempfile.TemporaryFile("w+") for _ in range(2)]
-        pair = [subprocess.Popen(shims.argv("create", id), env=shims.runphi.env, stdin=subprocess.DEVNULL, stdout=f, stderr=f) for f in said]
+        pair = [subprocess.Popen(shims.argv("create", id), env=shims.runphi.env, stdin=subprocess.DEVNULL, stdout=f, stderr=f)
+                for f in said]
         if dies:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pair[0].wait(rng.uniform(0, 1.5) * shims.took["create"])
