@@ -39,6 +39,24 @@ static void inherit_cpuset(const char *parent, const char *dir)
 	}
 }
 
+/* In v2 a directory has the controllers that its parent hands down (cgroup-v2.rst, "Enabling and Disabling"): each that there is. One
+ * that cannot be (processes in the parent, a controller that v1 has) is done without. */
+static void hand_down(const char *parent)
+{
+	char path[2 * PHI_PATH_MAX], text[1024], word[80];
+	_clean_close_ int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/cgroup.controllers", parent);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	text[n > 0 ? n : 0] = '\0';
+	for (char *save, *c = strtok_r(text, " \n", &save); c != NULL; c = strtok_r(NULL, " \n", &save)) {
+		snprintf(word, sizeof(word), "+%.70s", c);
+		put(parent, "cgroup.subtree_control", word);
+	}
+}
+
 /* Makes path below the mount point, component by component. */
 static bool make(const char *mount, const char *path, char *dir, size_t size)
 {
@@ -53,10 +71,12 @@ static bool make(const char *mount, const char *path, char *dir, size_t size)
 			if (n + len + 2 > size)
 				return false;
 			n += (size_t)snprintf(dir + n, size - n, "/%.*s", (int)len, p);
-			if (mkdir(dir, 0755) == 0)
+			if (mkdir(dir, 0755) == 0) {
 				inherit_cpuset(parent, dir);
-			else if (errno != EEXIST)
+				hand_down(parent);
+			} else if (errno != EEXIST) {
 				return false;
+			}
 		}
 		p += len + (p[len] == '/');
 	}
