@@ -110,6 +110,7 @@ class Jailhouse:
         number = next(i for i in range(1, 1000) if i not in self.cells)
         self.root -= set(cpus)
         self.cells[number] = Cell(number, name, cpus, memory)
+        self.cells[number].config = config
         self._show_all()
         return 0
 

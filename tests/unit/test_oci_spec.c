@@ -103,7 +103,7 @@ static void an_annotation_that_nobody_knows_is_refused_by_its_name(void **state)
 	refuse("\"org.runphi.cpus.\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.cpus.");
 	refuse(CONTAINERD ",\"org.runphi.container.other.cpu\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.other.cpu");
 	refuse(CONTAINERD ",\"org.runphi.container.plc\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.plc");
-	refuse("\"org.runphi.devices\":\"[]\"", PHI_NOT_BUILT, "org.runphi.devices");
+	refuse("\"org.runphi.links\":\"[]\"", PHI_NOT_BUILT, "org.runphi.links");
 	refuse("\"org.runphi.boot.dtb\":\"/x\"", PHI_NOT_BUILT, "org.runphi.boot.dtb");
 }
 
