@@ -242,6 +242,14 @@ def check_config(tmp_path, platform):
     return done
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "share/platforms").glob("*.json")), ids=lambda p: p.stem)
+def test_the_platforms_that_come_along_are_right(tmp_path, path):
+    platform = json.loads(path.read_text())
+    jsonschema.Draft202012Validator(json.loads(source("schema/platform.schema.json"))).validate(platform)
+    done = check_config(tmp_path, platform)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("platform", GOOD_PLATFORMS, ids=lambda p: json.dumps(p)[24:70])
 def test_a_good_platform_file_is_good_to_both(tmp_path, platform):
     assert list(schema("platform").iter_errors(platform)) == []
