@@ -264,6 +264,13 @@ def test_a_script_types_into_a_console(phid, client, echo):
     p.stdout.close()
 
 
+def test_no_id_at_all_is_no_beginning_of_one(phid, client, echo):
+    for command in (["rm", "--force"], ["stop", "--kill"], ["inspect"]):
+        done = subprocess.run(phictl(phid, *command, ""), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 5 and 'no container ""' in done.stderr
+    assert client.container("a").json["state"] == "running"
+
+
 def test_phictl_removes(phid, client, echo):
     done = subprocess.run(phictl(phid, "rm", "a"), capture_output=True, text=True, timeout=60)
     assert done.returncode != 0 and "not stopped" in done.stderr
