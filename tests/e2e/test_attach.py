@@ -181,6 +181,14 @@ def test_what_is_wrong_is_refused(phid, client, echo):
     refused(409, b"container not running")
 
 
+def test_last_words_arrive(phid, client, echo):
+    for n in range(20):
+        a = Attached(phid)
+        a.sock.sendall(b"last %d\n" % n)
+        a.sock.close()
+        eventually(lambda n=n: f"echo: last {n}\n" in client.get(A).text, f"what was said before close {n}")
+
+
 def test_a_client_that_vanishes_costs_nothing(phid, client, echo):
     for n in range(50):
         a = Attached(phid)
