@@ -77,6 +77,18 @@ static void annotations_replace_what_the_image_says(void **state)
 	assert_int_equal(s.log_max, 8192);
 }
 
+static void a_text_is_taken_as_it_is(void **state)
+{
+	_clean_spec_ struct spec s;
+	struct phi_error e;
+
+	(void)state;
+	image_spec(&s);
+	assert_done(annotate("\"org.runphi.boot.cmdline\":\"{a} b\",\"org.runphi.name\":\"[press]\"", &s, &e), e);
+	assert_string_equal(s.boot.cmdline, "{a} b");
+	assert_string_equal(s.name, "[press]");
+}
+
 static void regions_of_memory_are_json(void **state)
 {
 	_clean_spec_ struct spec s;
@@ -301,12 +313,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(annotations_replace_what_the_image_says),
+		cmocka_unit_test(a_text_is_taken_as_it_is),
 		cmocka_unit_test(regions_of_memory_are_json),
 		cmocka_unit_test(an_annotation_that_nobody_knows_is_refused_by_its_name),
 		cmocka_unit_test(a_wrong_value_is_refused_at_its_annotation),
 		cmocka_unit_test(a_pod_s_annotation_can_be_for_one_of_its_containers),
 		cmocka_unit_test(a_sandbox_and_the_runtime_asked_for),
 		cmocka_unit_test(a_vm_section_and_an_annotation_do_not_both_say_what_boots),
+		cmocka_unit_test(another_container_s_boot_is_not_the_vm_section_s_business),
 		cmocka_unit_test(limits_of_the_bundle_fill_in_what_nobody_said),
 		cmocka_unit_test(limits_of_the_bundle_do_not_change_what_the_image_says),
 		cmocka_unit_test(limits_that_no_cell_can_have_are_refused),
