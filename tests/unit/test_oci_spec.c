@@ -202,6 +202,21 @@ static void a_vm_section_and_an_annotation_do_not_both_say_what_boots(void **sta
 	assert_refused(oci_annotations_to_spec(&c, &s, &e), e, PHI_INVALID, "/annotations");
 }
 
+static void another_container_s_boot_is_not_the_vm_section_s_business(void **state)
+{
+	static const char text[] = "{\"ociVersion\":\"1.0.2\",\"vm\":{\"kernel\":{\"path\":\"/k\"}},\"annotations\":{" CONTAINERD
+				   ",\"org.runphi.container.other.boot.cmdline\":\"x\"}}";
+	_clean_oci_ struct oci_config c = {0};
+	_clean_spec_ struct spec s;
+	struct phi_error e;
+
+	(void)state;
+	spec_init(&s);
+	assert_done(oci_config_read(text, strlen(text), &c, &e), e);
+	assert_done(oci_annotations_to_spec(&c, &s, &e), e);
+	assert_null(s.boot.cmdline);
+}
+
 /* ---- linux.resources ---- */
 
 static int limit(const char *resources, const char *annotations, struct spec *s, struct phi_error *e)
