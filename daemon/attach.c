@@ -131,21 +131,20 @@ static void on_io(void *ud, uint32_t revents)
 {
 	struct attach *a = ud;
 
-	if (revents & (EPOLLHUP | EPOLLERR)) {
-		finish(a);
-		return;
-	}
-	if ((revents & EPOLLIN) && a->in_n == 0) {
+	if ((revents & (EPOLLIN | EPOLLHUP)) && a->in_n == 0) {
 		ssize_t n = recv(a->fd, a->in, KEEPER_INPUT_MAX, MSG_DONTWAIT);
 
 		if (n > 0)
 			a->in_n = (size_t)n;
 		else if (n == 0)
 			a->input_over = true; /* it may listen on */
-		else if (errno != EAGAIN && errno != EINTR) {
-			finish(a);
-			return;
-		}
+		else if (errno != EAGAIN && errno != EINTR)
+			revents = EPOLLERR;
+	}
+	if (revents & (EPOLLHUP | EPOLLERR)) {
+		feed(a); /* its last words, if they can be passed on at once */
+		finish(a);
+		return;
 	}
 	turn(a);
 }

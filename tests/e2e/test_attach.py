@@ -181,6 +181,14 @@ def test_what_is_wrong_is_refused(phid, client, echo):
     refused(409, b"container not running")
 
 
+def test_last_words_arrive(phid, client, echo):
+    for n in range(20):
+        a = Attached(phid)
+        a.sock.sendall(b"last %d\n" % n)
+        a.sock.close()
+        eventually(lambda n=n: f"echo: last {n}\n" in client.get(A).text, f"what was said before close {n}")
+
+
 def test_a_client_that_vanishes_costs_nothing(phid, client, echo):
     for n in range(50):
         a = Attached(phid)
@@ -262,6 +270,13 @@ def test_a_script_types_into_a_console(phid, client, echo):
     client.kill("a", "KILL").expect(200)
     assert p.wait(60) == 137
     p.stdout.close()
+
+
+def test_no_id_at_all_is_no_beginning_of_one(phid, client, echo):
+    for command in (["rm", "--force"], ["stop", "--kill"], ["inspect"]):
+        done = subprocess.run(phictl(phid, *command, ""), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 5 and 'no container ""' in done.stderr
+    assert client.container("a").json["state"] == "running"
 
 
 def test_phictl_removes(phid, client, echo):

@@ -32,6 +32,9 @@ def test_a_kept_cell_is_stopped_for_the_oci_side_and_goes_on(runphi, client, phi
     assert runphi.state("one")["status"] == "stopped" and runphi.state("one")["pid"] == 0
     status, _, err = runphi("kill", "one", "9")
     assert status == 1 and "container not running" in err
+    for verb in ("pause", "start", "resume"):
+        status, _, err = runphi(verb, "one")
+        assert status == 1 and "container not running" in err, verb
     runphi.good("kill", "--all", "one", "9")
     assert "kept" in runphi("delete", "--force", "one")[2]
     runphi.good("delete", "--force", "one")  # as a shim does: once more

@@ -91,7 +91,7 @@ def test_an_update_that_changes_nothing_is_done(runphi, client, resources):
 @pytest.mark.parametrize("resources, where", [({"cpu": {"cpus": "1-3"}}, "/cpu/cpus"), ({"cpu": {"shares": 2}}, "/cpu/shares"),
                                               ({"cpu": {"quota": 300000}}, "/cpu/quota"), ({"memory": {"limit": 67108864}}, "/memory/limit"),
                                               ({"memory": {"swap": 67108864}}, "/memory/swap"), ({"pids": {"limit": 5}}, "/pids/limit"),
-                                              ({"hugepageLimits": [{"limit": 1}]}, "hugepageLimits"), ({"cpu": {"cpus": "x"}}, "/cpu/cpus"), ([], "/resources")])
+                                              ({"hugepageLimits": [{"limit": 1}]}, "/hugepageLimits"), ({"cpu": {"cpus": "x"}}, "/cpu/cpus"), ([], "/resources")])
 def test_an_update_that_would_change_something_is_refused_by_name(runphi, client, resources, where):
     before = made(runphi, client, OPEN, {"linux": {"resources": HAS}})
     status, err = update(runphi, resources)
