@@ -2,6 +2,16 @@
  * KVM API: Documentation/virt/kvm/api.rst (KVM_CREATE_VM, KVM_SET_USER_MEMORY_REGION, KVM_RUN). */
 #include "qemu.h"
 
+#ifndef __x86_64__
+#include <stdio.h>
+
+bool kvm_works(char *ret_why, size_t size)
+{
+	snprintf(ret_why, size, "not looked at: " QEMU_X86_ONLY);
+	return false;
+}
+#else
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -113,3 +123,4 @@ bool kvm_works(char *ret_why, size_t size)
 	snprintf(ret_why, size, "%s", why[verdict]);
 	return verdict == WORKS;
 }
+#endif

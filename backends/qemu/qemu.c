@@ -30,6 +30,7 @@ struct qemu_cell {
 static struct {
 	const struct backend_env *env;
 	const char *binary;
+	const char *lacks; /* why nothing can be run; NULL: it can */
 	char accel[8], why[160];
 	gid_t kvm_group;
 } q;
@@ -37,12 +38,22 @@ static struct {
 static int qemu_init(const struct backend_env *env, struct phi_error *e)
 {
 	static const char *const binaries[] = {"/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64"};
+#ifdef __x86_64__
+	const bool x86 = true;
+#else
+	const bool x86 = false;
+#endif
 	const struct field_strings *accel = &env->platform->qemu_accel;
 	bool wants_kvm = accel->n == 0, wants_tcg = accel->n == 0;
 	struct stat st;
 
 	(void)e;
 	q.env = env;
+	if (!x86) {
+		kvm_works(q.why, sizeof(q.why));
+		q.lacks = QEMU_X86_ONLY;
+		return 0;
+	}
 	for (size_t i = 0; i < PHI_COUNT(binaries) && q.binary == NULL; i++)
 		if (access(binaries[i], X_OK) == 0)
 			q.binary = binaries[i];
@@ -62,29 +73,28 @@ static int qemu_init(const struct backend_env *env, struct phi_error *e)
 	if (q.accel[0] == '\0' && wants_tcg) {
 		strcpy(q.accel, "tcg");
 	}
+	if (q.binary == NULL)
+		q.lacks = "qemu-system-x86_64 is not installed (Debian: qemu-system-x86)";
+	else if (q.accel[0] == '\0')
+		q.lacks = "the platform file allows kvm only, and kvm does not work";
 	return 0;
 }
 
 static void qemu_describe(struct json *to)
 {
-	bool available = q.binary != NULL && q.accel[0] != '\0';
-
-	json_add_bool(to, "available", available);
+	json_add_bool(to, "available", q.lacks == NULL);
 	json_add_string(to, "accel", q.accel[0] != '\0' ? q.accel : NULL);
 	json_add_string(to, "kvm", q.why);
 	json_add_string(to, "binary", q.binary);
-	if (!available)
-		json_add_string(to, "reason", q.binary == NULL ? "qemu-system-x86_64 is not installed (Debian: qemu-system-x86)"
-							      : "the platform file allows kvm only, and kvm does not work");
+	if (q.lacks != NULL)
+		json_add_string(to, "reason", q.lacks);
 }
 
 static int qemu_validate(const struct spec *s, const struct platform *p, struct phi_error *e)
 {
 	(void)p;
-	if (q.binary == NULL || q.accel[0] == '\0')
-		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend",
-				     q.binary == NULL ? "qemu-system-x86_64 is not installed (Debian: qemu-system-x86)"
-						      : "the platform allows kvm only, and kvm does not work here");
+	if (q.lacks != NULL)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend", "%s", q.lacks);
 	if (s->boot.kernel.path == NULL && s->boot.inmate.path == NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/boot/kernel",
 				     "QEMU needs a kernel or an ELF with a PVH note; the spec names none");

@@ -3,6 +3,10 @@
 
 #include "backend.h"
 
+/* Machines, devices, exit codes and the probe are x86-64's. On another host the backend is there to say so and runs
+ * nothing: a QEMU that emulates x86 there would be a machine that nobody asked for. */
+#define QEMU_X86_ONLY "the qemu backend is built for x86-64 hosts only"
+
 /* probe.c: does a guest really run on /dev/kvm? A guest's loop is timed against the CPU time that it took; a hypervisor
  * that emulates each instruction answers, but hundreds of times too slow, and is no KVM to us. Forks; call it before
  * there are threads. *ret_why is a sentence for the host document. */
