@@ -265,11 +265,11 @@ static void check_pair(struct run *r, int a, int b)
 	if (x->flavour != y->flavour || x->arch != y->arch)
 		tell(r, "flavour-mismatch", a, b, "/flavour", "%s, %s; %.31s is %s, %s", jh_flavours[x->flavour], jh_archs[x->arch], y->name,
 		     jh_flavours[y->flavour], jh_archs[y->arch]);
-	for (uint32_t i = 0; i < JH_CPU_BYTES * 8; i++)
-		if (i / 8 < x->n_cpus && i / 8 < y->n_cpus && x->cpus[i / 8] & y->cpus[i / 8] & 1u << i % 8)
+	for (uint32_t i = 0; i < x->n_cpus * 8 && i < y->n_cpus * 8; i++)
+		if (x->cpus[i / 8] & y->cpus[i / 8] & 1u << i % 8)
 			tell(r, "cpu-overlap", a, b, "/cpus", "CPU %u is %.31s's, too", i, y->name);
-	for (uint32_t i = 0; i < JH_CPU_BYTES * 8; i++)
-		if (i / 8 < x->n_rcpus && i / 8 < y->n_rcpus && x->rcpus[i / 8] & y->rcpus[i / 8] & 1u << i % 8)
+	for (uint32_t i = 0; i < x->n_rcpus * 8 && i < y->n_rcpus * 8; i++)
+		if (x->rcpus[i / 8] & y->rcpus[i / 8] & 1u << i % 8)
 			tell(r, "remote-cpu-overlap", a, b, "/remote_cpus", "remote processor %u is %.31s's, too", i, y->name);
 	check_shared_memory(r, a, b);
 	check_shared_irqs(r, a, b);
