@@ -333,9 +333,10 @@ static void on_observed(struct cell *c, const struct job *j)
 		return;
 	}
 	if (j->found > 0) {
-		/* A cell that was not started is "shut down" as well. */
+		/* A cell that was not started is "shut down" as well. One that runs was, whoever remembers. */
+		c->started = c->started || strncmp(j->seen.state, "running", 7) == 0;
 		if (!c->started)
-			o.presence = strncmp(j->seen.state, "running", 7) == 0 ? CELL_RUNNING : CELL_CREATED;
+			o.presence = CELL_CREATED;
 		else
 			o.presence = read_end(&j->seen, &o.end) ? CELL_ENDED : CELL_RUNNING;
 		look_later(c);
