@@ -2,6 +2,7 @@
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import termios
@@ -253,6 +254,15 @@ def test_other_detach_keys(phid, echo):
     for keys in ("ctrl-", "ctrl-1", "ab", ",", "a,b,c,d,e,f,g,h,i"):
         done = subprocess.run(phictl(phid, "attach", "--detach-keys", keys, "a"), capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
         assert done.returncode != 0 and "--detach-keys" in done.stderr
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
+def test_phictl_that_is_killed_leaves_the_terminal_as_it_was(phid, echo, sig):
+    t = Typist(phid, "a")
+    os.write(t.master, b"hello\n")
+    t.until(b"echo: hello")
+    t.process.send_signal(sig)
+    assert t.close() == -sig
 
 
 def test_phictl_ends_with_the_guest_s_exit_code(phid, client):
