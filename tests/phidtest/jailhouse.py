@@ -80,7 +80,10 @@ class Jailhouse:
 
     def _answer(self, connection):
         with connection, connection.makefile("rb") as f:
-            operation, n = struct.unpack("=II", f.read(8))
+            head = f.read(8)
+            if len(head) < 8:
+                return  # a phid that was killed
+            operation, n = struct.unpack("=II", head)
             body = f.read(n)
             time.sleep(self.delay.get(operation, 0))
             with self.lock:
