@@ -75,6 +75,15 @@ def test_the_next_create_of_the_like_claims_the_cell(runphi, client, phid, again
     assert phid.sim.cells() == [] and runphi.markers() == []
 
 
+def test_a_claimed_cell_whose_keeper_is_lost_in_turn_is_claimed_at_once(runphi, phid):
+    for ident in ("one", "two", "three"):
+        running(runphi, ident)
+        state = runphi.state(ident)
+        os.kill(state["pid"], signal.SIGKILL)
+        await_gone(state["pid"])
+    assert len(phid.sim.cells()) == 1
+
+
 def test_events_tell_of_a_claim(runphi, client):
     after = client.get("/v1/health").json["last_event"]
     running(runphi, "one")
