@@ -200,16 +200,16 @@ def test_32_creates_at_once_get_each_unit_once(host, hypervisor):
     assert all(b - a >= 65536 for a, b in zip(ranges, ranges[1:]))
 
 
-def test_runphi_and_the_keeper(host, hypervisor):
-    r = Runphi(host, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+def test_runphi_and_the_keeper(host, hypervisor, runphi_dir):
+    r = Runphi(host, runphi_dir)
     bundle = r.bundle("b", {"inmate": "boot/guest.elf", "net": "none", "vcpus": 2, "memory": 1, "starting_vaddress": "0x70000000"})
     out = r.dir / "out"
     with open(out, "w") as f:
         run = subprocess.Popen(r.argv("run", "-b", bundle, "rt"), env=r.env, stdin=subprocess.DEVNULL, stdout=f)
     eventually(lambda: hypervisor.cells and only(hypervisor).state == "running")
     assert only(hypervisor).images[-1][0] == 0x70000000 and len(only(hypervisor).cpus) == 2
-    state = json.loads(r.good("state", "rt"))
-    assert state["status"] == "running" and state["pid"] > 0
+    eventually(lambda: r.state("rt")["status"] == "running")  # phid looks at it after the hypervisor has
+    assert r.state("rt")["pid"] > 0
     hypervisor.ends(only(hypervisor).name)
     assert run.wait(30) == 0
     assert "no console" in out.read_text() and hypervisor.cells == {}

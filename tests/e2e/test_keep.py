@@ -2,7 +2,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 
 import pytest
 from conftest import eventually
@@ -142,9 +141,9 @@ def test_a_claim_whose_creator_dies_is_given_back(runphi, client, phid):
     assert now["oci"]["id"] == "three" and now["state"] == "running" and len(phid.sim.cells()) == 1
 
 
-def test_phid_killed_after_the_claim_gives_the_keeper_its_console(own_phid):
+def test_phid_killed_after_the_claim_gives_the_keeper_its_console(own_phid, runphi_dir):
     phid = own_phid()
-    r = Runphi(phid, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+    r = Runphi(phid, runphi_dir)
     client = phid.client()
     running(r, "one")
     lose_keeper(r, client, "one")

@@ -49,21 +49,18 @@ def record(runphi, name):  # noqa: F811
     return next((c for c in runphi.phid.client().get("/v1/containers").json["items"] if c["name"] == name), None)
 
 
-def test_L1_whoever_created_a_container_can_do_everything_with_it(grouped):  # noqa: F811
+def test_L1_whoever_created_a_container_can_do_everything_with_it(grouped, runphi_dir):  # noqa: F811
     """The creator, who is not root here, can use every operation on it."""
-    r = Runphi(grouped, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+    r = Runphi(grouped, runphi_dir)
     bundle = r.bundle("b", SIM)
     os.chown(r.dir, NOBODY, ADMIN_GROUP)
-    try:
-        for verb in (["create", "-b", bundle], ["state"], ["start"], ["ps"], ["pause"], ["resume"], ["kill"], ["kill", "--all"],
-                     ["delete", "--force"]):
-            with tempfile.TemporaryFile("w+") as err:
-                done = subprocess.run(r.argv(*verb, "one"), env=r.env, user=NOBODY, group=ADMIN_GROUP, extra_groups=[], cwd="/", timeout=60,
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
-                err.seek(0)
-                assert done.returncode == 0, (verb, err.read())
-    finally:
-        subprocess.run(["rm", "-rf", r.dir], check=True)
+    for verb in (["create", "-b", bundle], ["state"], ["start"], ["ps"], ["pause"], ["resume"], ["kill"], ["kill", "--all"],
+                 ["delete", "--force"]):
+        with tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(r.argv(*verb, "one"), env=r.env, user=NOBODY, group=ADMIN_GROUP, extra_groups=[], cwd="/", timeout=60,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+            err.seek(0)
+            assert done.returncode == 0, (verb, err.read())
 
 
 def test_L2_an_id_is_one_containers(one, client):
