@@ -10,6 +10,8 @@
 
 struct console_log {
 	char magic[8];
-	uint64_t size; /* bytes of the ring */
-	uint64_t end;  /* bytes ever written; the ring holds [end - min(end, size), end). Stored after the bytes */
+	uint64_t size;	  /* bytes of the ring */
+	uint64_t end;	  /* bytes ever written; the ring holds [end - min(end, size), end). Stored after the bytes */
+	uint64_t writing; /* where end will be: stored before the bytes. What a reader took is good while it is behind
+			   * neither: offset >= writing - size, looked at after the read */
 };

@@ -128,7 +128,7 @@ static const struct field_table jailhouse_table = {
 		{.name = "device", .type = FIELD_PATH, .offset = P(jailhouse.device)},
 		{.name = "sysfs", .type = FIELD_PATH, .offset = P(jailhouse.sysfs)},
 		{.name = "comm_region", .type = FIELD_ADDRESS, .offset = P(jailhouse.comm_region), .present = P(jailhouse.has_comm)},
-		{.name = "host_enable", .type = FIELD_NOT_BUILT},
+		{.name = "host_enable", .type = FIELD_BOOL, .offset = P(jailhouse.host_enable)},
 		{.name = "note", .type = FIELD_ANY},
 		{0},
 	}};

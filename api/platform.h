@@ -60,6 +60,7 @@ struct platform {
 		char *device, *sysfs; /* NULL: where the driver has them */
 		uint64_t comm_region; /* address in each cell */
 		bool has_comm, present;
+		bool host_enable; /* at boot, by phid-jailhouse.service */
 	} jailhouse;
 };
 

@@ -33,6 +33,8 @@ static void ring_put(struct console *c, const char *bytes, size_t n)
 {
 	uint64_t end = c->log->end;
 
+	__atomic_store_n(&c->log->writing, end + n, __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (size_t done = 0; done < n;) {
 		size_t at = (size_t)((end + done) % c->size), run = (size_t)c->size - at;
 

@@ -15,7 +15,8 @@
 
 static struct {
 	const char *socket, *tail, *detach_keys, *flavour, *root, *iomem;
-	bool w_xor_x, json, follow, kill, force, no_stdin;
+	const char *platform;
+	bool at_boot, w_xor_x, json, follow, kill, force, no_stdin;
 	int timeout_s;
 } opt = {.timeout_s = -1};
 
@@ -260,6 +261,13 @@ static int cmd_cell(char **args, struct phi_error *e)
 	return cell_command(args, &o, e);
 }
 
+static int cmd_host(char **args, struct phi_error *e)
+{
+	const struct host_options o = {opt.platform, opt.at_boot, opt.force, ask};
+
+	return host_command(args[0], &o, e);
+}
+
 static int cmd_rm(char **args, struct phi_error *e)
 {
 	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 48];
@@ -362,6 +370,7 @@ static const struct {
 	{"events", "[--follow]", "what happened, oldest first", 0, cmd_events},
 	{"plan", "BUNDLE", "what a create of the bundle would get; changes nothing", 1, cmd_plan},
 	{"cell", "show FILE | check [--root FILE] FILE... | write SPEC FILE", "Jailhouse cells as files", -1, cmd_cell},
+	{"host", "enable | disable [--force]", "turn Jailhouse on and off", 1, cmd_host},
 	{"rm", "[--force] ID", "delete a stopped container; with --force any, which is ended first", 1, cmd_rm},
 	{"stop", "[--timeout S] [--kill] ID", "power down, kill after the grace period, wait for the end", 1, cmd_stop},
 };
@@ -395,7 +404,8 @@ int main(int argc, char **argv)
 		{"host", required_argument, NULL, 'H'}, {"json", no_argument, NULL, 'j'},   {"follow", no_argument, NULL, 'f'},
 		{"tail", required_argument, NULL, 'n'}, {"timeout", required_argument, NULL, 't'}, {"kill", no_argument, NULL, 'k'},
 		{"detach-keys", required_argument, NULL, 'd'}, {"no-stdin", no_argument, NULL, 'N'}, {"flavour", required_argument, NULL, 'V'},
-		{"root", required_argument, NULL, 'R'}, {"iomem", required_argument, NULL, 'I'}, {"w-xor-x", no_argument, NULL, 'W'}, {"force", no_argument, NULL, 'F'},
+		{"root", required_argument, NULL, 'R'}, {"iomem", required_argument, NULL, 'I'}, {"platform", required_argument, NULL, 'P'}, {"at-boot", no_argument, NULL, 'B'},
+		 {"w-xor-x", no_argument, NULL, 'W'}, {"force", no_argument, NULL, 'F'},
 		{"help", no_argument, NULL, 'h'},	{"version", no_argument, NULL, 'v'}, {0}};
 	struct phi_error e = {0};
 	char *end;
@@ -434,6 +444,12 @@ int main(int argc, char **argv)
 			break;
 		case 'R':
 			opt.root = optarg;
+			break;
+		case 'P':
+			opt.platform = optarg;
+			break;
+		case 'B':
+			opt.at_boot = true;
 			break;
 		case 'I':
 			opt.iomem = optarg;

@@ -13,7 +13,7 @@
 
 #define CELLS_MAX 64
 
-static int read_file(const char *path, size_t max, char **ret, size_t *ret_n, struct phi_error *e)
+int read_file(const char *path, size_t max, char **ret, size_t *ret_n, struct phi_error *e)
 {
 	_clean_fclose_ FILE *f = fopen(path, "re");
 	_clean_free_ char *text = malloc(max + 1);

@@ -19,23 +19,29 @@ static bool put(const char *dir, const char *file, const char *text)
 	return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 }
 
-/* A new cpuset of v1 is empty and takes no process (cgroup-v1/cpusets.rst): it gets its parent's. */
+static bool get(const char *dir, const char *file, char *ret, size_t size)
+{
+	char path[2 * PHI_PATH_MAX];
+	_clean_close_ int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, ret, size - 1) : -1;
+	ret[n > 0 ? n : 0] = '\0';
+	return n >= 0;
+}
+
+/* An empty cpuset of v1 takes no process (cgroup-v1/cpusets.rst): it gets its parent's, whoever made it. */
 static void inherit_cpuset(const char *parent, const char *dir)
 {
 	static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};
 
 	for (size_t i = 0; i < PHI_COUNT(files); i++) {
-		char path[2 * PHI_PATH_MAX], text[4096];
-		_clean_close_ int fd = -1;
-		ssize_t n;
+		char text[4096], own[4096];
 
-		snprintf(path, sizeof(path), "%s/%s", parent, files[i]);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-		if (n > 0) {
-			text[n] = '\0';
+		if (get(dir, files[i], own, sizeof(own)) && own[strspn(own, "\n")] == '\0' && get(parent, files[i], text, sizeof(text)))
 			put(dir, files[i], text);
-		}
 	}
 }
 
@@ -43,14 +49,9 @@ static void inherit_cpuset(const char *parent, const char *dir)
  * that cannot be (processes in the parent, a controller that v1 has) is done without. */
 static void hand_down(const char *parent)
 {
-	char path[2 * PHI_PATH_MAX], text[1024], word[80];
-	_clean_close_ int fd = -1;
-	ssize_t n;
+	char text[1024], word[80];
 
-	snprintf(path, sizeof(path), "%s/cgroup.controllers", parent);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
-	text[n > 0 ? n : 0] = '\0';
+	get(parent, "cgroup.controllers", text, sizeof(text));
 	for (char *save, *c = strtok_r(text, " \n", &save); c != NULL; c = strtok_r(NULL, " \n", &save)) {
 		snprintf(word, sizeof(word), "+%.70s", c);
 		put(parent, "cgroup.subtree_control", word);
@@ -71,12 +72,11 @@ static bool make(const char *mount, const char *path, char *dir, size_t size)
 			if (n + len + 2 > size)
 				return false;
 			n += (size_t)snprintf(dir + n, size - n, "/%.*s", (int)len, p);
-			if (mkdir(dir, 0755) == 0) {
-				inherit_cpuset(parent, dir);
+			if (mkdir(dir, 0755) == 0)
 				hand_down(parent);
-			} else if (errno != EEXIST) {
+			else if (errno != EEXIST)
 				return false;
-			}
+			inherit_cpuset(parent, dir);
 		}
 		p += len + (p[len] == '/');
 	}

@@ -16,6 +16,9 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#define PER_USER_MAX 16 /* of the connections that a user may have */
+#define PIECES_MAX 8	/* of output in one turn of the loop */
+#define NOTICE_MAX 96
 #define LOOK_MS 20 /* how often the ring is looked at */
 
 struct attach {
@@ -24,6 +27,7 @@ struct attach {
 	struct request *request;
 	int fd; /* libmicrohttpd's; -1 before and after */
 	int64_t row;
+	uid_t uid;
 	struct loop_source *io, *timer;
 	uint64_t offset; /* of the console's log */
 	char out[8192], in[16384];
@@ -70,30 +74,32 @@ static void feed(struct attach *a)
 		a->in_at = a->in_n = 0;
 }
 
-/* Fills `out` from the ring. False: there is nothing new. */
+/* Fills `out` from the ring, with a line about what was lost before it. False: there is nothing new. */
 static bool refill(struct attach *a)
 {
 	struct console_log head;
 	_clean_close_ int fd = console_open(a->p, a->row, &head, NULL);
-	uint64_t begin = fd >= 0 && head.end > head.size ? head.end - head.size : 0;
-	ssize_t n;
+	uint64_t before = a->offset, lost;
+	char notice[NOTICE_MAX];
+	ssize_t n = fd >= 0 ? console_read(fd, &head, &a->offset, a->out + NOTICE_MAX, sizeof(a->out) - NOTICE_MAX) : 0;
 
-	a->out_at = a->out_n = 0;
-	if (fd < 0)
-		return false;
-	if (a->offset < begin)
-		a->out_n = (size_t)snprintf(a->out, sizeof(a->out), "\r\n[phid: %llu bytes of the console were lost here]\r\n",
-					    (unsigned long long)(begin - a->offset));
-	n = console_read(fd, &head, &a->offset, a->out + a->out_n, sizeof(a->out) - a->out_n);
-	if (n > 0)
-		a->out_n += (size_t)n;
-	return a->out_n > 0;
+	n = n > 0 ? n : 0;
+	lost = a->offset - (uint64_t)n - before;
+	a->out_at = NOTICE_MAX;
+	a->out_n = NOTICE_MAX + (size_t)n;
+	if (lost > 0) {
+		int len = snprintf(notice, sizeof(notice), "\r\n[phid: %llu bytes of the console were lost here]\r\n", (unsigned long long)lost);
+
+		a->out_at -= (size_t)len;
+		memcpy(a->out + a->out_at, notice, (size_t)len);
+	}
+	return a->out_at < a->out_n;
 }
 
 /* Negative: the client is gone. */
 static int pump(struct attach *a)
 {
-	while (a->out_at < a->out_n || refill(a)) {
+	for (int i = 0; i < PIECES_MAX && (a->out_at < a->out_n || refill(a)); i++) {
 		ssize_t n = send(a->fd, a->out + a->out_at, a->out_n - a->out_at, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0)
@@ -188,6 +194,7 @@ static int check(struct phid *p, struct request *r, const struct container *c, s
 {
 	const struct cell *cell = cell_of_row(p, c->row);
 	const char *connection = request_header(r, "Connection");
+	unsigned n = 0;
 
 	if (strcasecmp(request_header(r, "Upgrade"), ATTACH_PROTOCOL) != 0 || connection == NULL || strcasestr(connection, "upgrade") == NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/Upgrade", "only \"" ATTACH_PROTOCOL "\" is known, with \"Connection: Upgrade\"");
@@ -195,6 +202,10 @@ static int check(struct phid *p, struct request *r, const struct container *c, s
 		return phi_error_set(e, PHI_FORBIDDEN, 0, "", "only root and the group phid may write to a console; it can be read without Upgrade");
 	if (cell == NULL || c->state == STATE_STOPPED || c->state == STATE_CREATING)
 		return phi_error_set(e, PHI_STATE, ESRCH, "/state", "container not running: %s is %s", c->id, lifecycle_states[c->state]);
+	for (const struct attach *a = p->attaches; a != NULL; a = a->next)
+		n += a->uid == request_peer(r)->uid;
+	if (n >= PER_USER_MAX)
+		return phi_error_set(e, PHI_TOO_MANY, EUSERS, "", "this user is attached to %u consoles; at most %d are possible", n, PER_USER_MAX);
 	return keeper_check_input(cell, e);
 }
 
@@ -214,6 +225,7 @@ void attach_begin(struct phid *p, struct request *r, const struct container *c, 
 	a->request = r;
 	a->fd = -1;
 	a->row = c->row;
+	a->uid = request_peer(r)->uid;
 	a->offset = offset;
 	a->next = p->attaches;
 	p->attaches = a;

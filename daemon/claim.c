@@ -19,7 +19,7 @@ bool claim_possible(struct phid *p, const struct container *old)
 {
 	const struct cell *c = cell_of_row(p, old->row);
 
-	return c != NULL && old->state == STATE_RUNNING && c->op == NULL && !c->ended && c->spec.name != NULL && cell_is_kept(c) &&
+	return c != NULL && old->state == STATE_RUNNING && old->op == VERB_MAX && c->op == NULL && !c->ended && c->spec.name != NULL && cell_is_kept(c) &&
 	       loop_now_ms() >= c->promised_until;
 }
 

@@ -313,6 +313,7 @@ int console_open(const struct phid *p, int64_t row, struct console_log *head, st
 ssize_t console_read(int fd, const struct console_log *head, uint64_t *offset, char *buf, size_t max)
 {
 	uint64_t begin = head->end > head->size ? head->end - head->size : 0;
+	struct console_log now;
 	size_t at, run;
 	ssize_t n;
 
@@ -327,6 +328,14 @@ ssize_t console_read(int fd, const struct console_log *head, uint64_t *offset, c
 	if (run > max)
 		run = max;
 	n = pread(fd, buf, run, (off_t)(CONSOLE_LOG_HEADER + at));
+	/* The keeper writes on: bytes that were overwritten meanwhile are lost, not new ones. */
+	if (n > 0 && pread(fd, &now, sizeof(now), 0) == sizeof(now) && now.writing > now.size && *offset < now.writing - now.size) {
+		size_t lost = now.writing - now.size - *offset < (uint64_t)n ? (size_t)(now.writing - now.size - *offset) : (size_t)n;
+
+		memmove(buf, buf + lost, (size_t)n - lost);
+		*offset += lost;
+		n -= (ssize_t)lost;
+	}
 	if (n > 0)
 		*offset += (uint64_t)n;
 	return n;

@@ -164,7 +164,8 @@ void jh_system_free(struct jh_system *s);
 /* Appends n zeroed items; answers the first. */
 void *jh_append(struct jh_cell *c, enum jh_list list, uint32_t n);
 
-/* cell_json.c: a cell as a document for people and programs, and back. Nothing is lost on the way. */
+/* cell_json.c: a cell as a document for people and programs, and back. Nothing is lost on the way but bytes of the name that are not
+ * ASCII, or behind its end. */
 struct json *jh_cell_to_json(const struct jh_cell *c);
 int jh_cell_from_json(const struct json *j, struct jh_cell *c, struct phi_error *e);
 /* In words, a line a part; malloc'd. */

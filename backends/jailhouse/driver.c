@@ -3,6 +3,7 @@
 
 #include "clean.h"
 #include "error.h"
+#include "platform.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -34,6 +35,8 @@ struct load {
 	struct image images[];
 };
 
+#define ENABLE	     0x40080000u
+#define DISABLE	     0x00000001u
 #define CELL_CREATE  0x40100002u
 #define CELL_LOAD    0x40300003u
 #define CELL_START   0x40280004u
@@ -93,6 +96,31 @@ static int call(const struct jh_paths *p, const char *what, unsigned long reques
 static int refused(const char *what, int r, struct phi_error *e)
 {
 	return r < 0 ? phi_error_set(e, PHI_BACKEND, -r, "", "jailhouse refused %s: %s", what, strerror(-r)) : 0;
+}
+
+void jh_paths_of(const struct platform *p, struct jh_paths *ret)
+{
+	*ret = (struct jh_paths){p->jailhouse.device ? p->jailhouse.device : "/dev/jailhouse",
+				 p->jailhouse.sysfs ? p->jailhouse.sysfs : "/sys/devices/jailhouse"};
+}
+
+int jh_driver_enable(const struct jh_paths *p, const void *config, size_t n, struct phi_error *e)
+{
+#ifdef PHID_TEST_HOOKS
+	if (is_stand_in(p))
+		return refused("enable", stand_in(p->device, ENABLE, config, (uint32_t)n, NULL, 0), e);
+#endif
+	(void)n; /* the configuration says its own size */
+	return call(p, "enable", ENABLE, (void *)(uintptr_t)config, e);
+}
+
+int jh_driver_disable(const struct jh_paths *p, struct phi_error *e)
+{
+#ifdef PHID_TEST_HOOKS
+	if (is_stand_in(p))
+		return refused("disable", stand_in(p->device, DISABLE, "", 0, NULL, 0), e);
+#endif
+	return call(p, "disable", DISABLE, NULL, e);
 }
 
 int jh_driver_create(const struct jh_paths *p, const void *config, size_t n, struct phi_error *e)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct phi_error;
+struct platform;
 
 struct jh_paths {
 	const char *device; /* /dev/jailhouse */
@@ -28,6 +29,11 @@ struct jh_seen {
 	struct cpuset cpus, failed;
 };
 
+/* The places of the platform, else those of the driver. *ret points into the platform. */
+void jh_paths_of(const struct platform *p, struct jh_paths *ret);
+/* With a system configuration. Never by phid: the operator turns a hypervisor on and off. disable ends all cells. */
+int jh_driver_enable(const struct jh_paths *p, const void *config, size_t n, struct phi_error *e);
+int jh_driver_disable(const struct jh_paths *p, struct phi_error *e);
 /* Is the hypervisor on? Negative with the reason where there is no driver. */
 int jh_driver_enabled(const struct jh_paths *p, struct phi_error *e);
 /* Answers 0 also where the driver made no cell (it does so for another architecture): look with jh_driver_find. */

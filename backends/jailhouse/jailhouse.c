@@ -59,8 +59,7 @@ static int jh_init(const struct backend_env *env, struct phi_error *e)
 	jh.env = env;
 	if (!p->jailhouse.present)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/backends/jailhouse", "the platform file must say flavour and architecture");
-	jh.paths = (struct jh_paths){p->jailhouse.device ? p->jailhouse.device : "/dev/jailhouse",
-				     p->jailhouse.sysfs ? p->jailhouse.sysfs : "/sys/devices/jailhouse"};
+	jh_paths_of(p, &jh.paths);
 	if (p->jailhouse.root_cell != NULL) {
 		r = read_root(p->jailhouse.root_cell, (enum jh_flavour)p->jailhouse.flavour, e);
 		if (r < 0)

@@ -3,6 +3,7 @@
  * guest-shutdown; a triple fault or reset with 0 and guest-reset; pvpanic with 1 and GUEST_PANICKED. */
 #include "qemu.h"
 
+#include "clean.h"
 #include "keeper_proto.h"
 
 #include <signal.h>
@@ -13,24 +14,38 @@
 /* A panicked guest is 128 + SIGABRT. A reset cannot be told from a crash (triple fault), so it is no success. */
 const char *const qemu_exit_rules[] = {"134", "GUEST_PANICKED", "1", "guest-reset", "143", "host-signal", "143", "host-qmp-quit", NULL};
 
+/* The guest's own end, as QEMU told it on the control channel. */
+static const struct guest_end {
+	const char *event, *reason;
+	int code;
+} guest_ends[] = {{"GUEST_PANICKED", "guest-panic", 134}, {"guest-reset", "guest-reset", 1}, {"guest-shutdown", "guest-shutdown", 0}};
+
+static const struct guest_end *guest_end(const char *exit_text)
+{
+	for (size_t i = 0; i < PHI_COUNT(guest_ends); i++)
+		if (strstr(exit_text, guest_ends[i].event) != NULL)
+			return &guest_ends[i];
+	return NULL;
+}
+
 void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret)
 {
 	static const char diagnostics[] = "--- diagnostics\n";
 	const char *said = strstr(exit_text, diagnostics);
 	const char *reason = "guest-exit";
+	const struct guest_end *own = guest_end(exit_text);
 	size_t n;
 
 	(void)c;
 	*ret = (struct cell_end){.code = code};
-	if (WIFSIGNALED(wstatus)) {
+	if (WIFSIGNALED(wstatus) && killed && own != NULL) { /* a QEMU that did not get done: see qemu.c, on_event */
+		reason = own->reason;
+		ret->code = own->code;
+	} else if (WIFSIGNALED(wstatus)) {
 		ret->signal = WTERMSIG(wstatus);
 		reason = killed ? "killed" : "failed";
-	} else if (strstr(exit_text, "GUEST_PANICKED") != NULL) {
-		reason = "guest-panic";
-	} else if (strstr(exit_text, "guest-reset") != NULL) {
-		reason = "guest-reset";
-	} else if (strstr(exit_text, "guest-shutdown") != NULL) {
-		reason = "guest-shutdown";
+	} else if (own != NULL) {
+		reason = own->reason;
 	} else if (strstr(exit_text, "host-signal") != NULL || strstr(exit_text, "host-qmp-quit") != NULL) {
 		reason = "killed"; /* somebody's SIGTERM to QEMU, or quit on its second control channel */
 		ret->signal = SIGTERM;

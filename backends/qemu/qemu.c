@@ -7,6 +7,7 @@
 #include "error.h"
 #include "json.h"
 #include "keeper_proto.h"
+#include "loop.h"
 #include "platform.h"
 
 #include <errno.h>
@@ -20,11 +21,12 @@ enum doing { NOTHING, GREETING, CAPABILITIES, THREADS, COMMAND, STATUS };
 struct qemu_cell {
 	enum doing doing;
 	uint64_t token;
-	bool attaching;
+	struct loop_source *ending; /* the guest ended, QEMU not yet */
 	char *line; /* of QMP, not yet whole */
 	size_t n, room;
 };
 
+#define ENDING_MS 2000
 #define LINE_MAX_BYTES (256u << 10)
 
 static struct {
@@ -199,8 +201,8 @@ static void on_status(struct cell *c, const struct json *answer)
 	}
 	if (strcmp(status, "prelaunch") == 0)
 		o.presence = CELL_CREATED;
-	else if (strcmp(status, "running") == 0)
-		o.presence = CELL_RUNNING;
+	else if (strcmp(status, "running") == 0 || strcmp(status, "shutdown") == 0 || strcmp(status, "guest-panicked") == 0)
+		o.presence = CELL_RUNNING; /* or at its end: how, the keeper tells in a moment */
 	else if (strcmp(status, "paused") == 0)
 		o.presence = CELL_PAUSED;
 	else
@@ -239,6 +241,23 @@ static void on_answer(struct cell *c, const struct json *answer, const struct js
 	}
 }
 
+static void on_ending(void *ud)
+{
+	struct cell *c = ud;
+
+	loop_source_clear(&of(c)->ending);
+	cell_kill_process(c);
+}
+
+/* The guest ended, and so will QEMU; but a command that arrives right then can keep QEMU 7.2 in monitor_cleanup for ever. */
+static void on_event(struct cell *c, const char *event)
+{
+	struct qemu_cell *qc = of(c);
+
+	if ((strcmp(event, "SHUTDOWN") == 0 || strcmp(event, "GUEST_PANICKED") == 0) && qc->ending == NULL)
+		qc->ending = loop_timer(q.env->loop, "qemu", ENDING_MS, on_ending, c);
+}
+
 static void on_line(struct cell *c, const char *line, size_t n)
 {
 	_clean_json_ struct json *j = NULL;
@@ -252,6 +271,8 @@ static void on_line(struct cell *c, const char *line, size_t n)
 		send_command(c, "qmp_capabilities");
 		return;
 	}
+	if (json_get_string(j, "event") != NULL)
+		on_event(c, json_get_string(j, "event"));
 	if (json_integer(json_get(j, "id"), &id) && (uint64_t)id == qc->token)
 		on_answer(c, json_get(j, "return"), json_get(j, "error"));
 }
@@ -402,6 +423,7 @@ static void qemu_forget(struct cell *c)
 
 	if (qc == NULL)
 		return;
+	loop_source_free(qc->ending);
 	free(qc->line);
 	free(qc);
 	c->of_backend = NULL;

@@ -213,3 +213,58 @@ def test_runphi_and_the_keeper(host, hypervisor, runphi_dir):
     hypervisor.ends(only(hypervisor).name)
     assert run.wait(30) == 0
     assert "no console" in out.read_text() and hypervisor.cells == {}
+
+
+# ---- phictl host: on and off, by the operator ----
+
+def phictl_host(phid, *args):
+    done = subprocess.run([str(build_dir() / "client/phictl"), "--host", f"unix:{phid.socket}", "--platform", str(phid.dir / "platform.json"), "host", *args],
+                          capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def with_root(phid, hypervisor, **more):
+    """The platform file with a root cell."""
+    system = bytearray(0x164 + 132)
+    system[:8] = b"JHSYS\2\x0e\0"
+    (phid.dir / "root.cell").write_bytes(system)
+    platform = json.loads((phid.dir / "platform.json").read_text())
+    platform["backends"]["jailhouse"] = hypervisor.platform(root_cell=str(phid.dir / "root.cell"), **more)
+    (phid.dir / "platform.json").write_text(json.dumps(platform))
+
+
+def test_disable_ends_cells_only_by_force_and_their_containers_hear_of_it(host, hypervisor):
+    client = host.client()
+    client.put("a", spec(host)).expect(201)
+    client.start("a").expect(200)
+    status, out = phictl_host(host, "disable")
+    assert status == 6 and only(hypervisor).name in out and hypervisor.enabled
+    assert phictl_host(host, "disable", "--force") == (0, "")
+    assert not hypervisor.enabled and hypervisor.cells == {}
+    assert client.container("a").json["exit"]["reason"] == "killed"
+    assert phictl_host(host, "disable") == (0, ""), "off already"
+
+
+def test_enable_by_the_operator_and_at_boot_where_the_platform_says_so(host, hypervisor):
+    phictl_host(host, "disable")
+    status, out = phictl_host(host, "enable")
+    assert status == 2 and "names no root cell" in out
+    with_root(host, hypervisor)
+    assert phictl_host(host, "enable", "--at-boot") == (0, "") and not hypervisor.enabled
+    assert phictl_host(host, "enable") == (0, "") and hypervisor.enabled
+    assert phictl_host(host, "enable") == (0, "Jailhouse is enabled already\n")
+    phictl_host(host, "disable")
+    with_root(host, hypervisor, host_enable=True)
+    assert phictl_host(host, "enable", "--at-boot") == (0, "") and hypervisor.enabled
+    phictl_host(host, "disable")
+    (host.dir / "root.cell").write_bytes(b"JHSYS\2\x0e\0")
+    status, out = phictl_host(host, "enable")
+    assert status == 2 and "too short" in out and not hypervisor.enabled
+
+
+def test_disable_needs_no_phid(host, hypervisor):
+    host.client().put("a", spec(host)).expect(201)
+    host.kill9()
+    assert phictl_host(host, "disable", "--force") == (0, "") and hypervisor.cells == {}
+    host.start()
+    assert host.client().wait("a").expect(200).json["exit"]["reason"] == "lost"

@@ -179,7 +179,7 @@ GOOD_PLATFORMS = [
     {**MINIMAL, "devices": None}, {**MINIMAL, "devices": []}, {**MINIMAL, "interrupts": GIC}, {**MINIMAL, "interrupts": None},
     {**MINIMAL, "interrupts": GIC, "devices": [DEVICE, {**DEVICE, "name": "b", "mmio": [{"base": "0x2000", "size": "4K"}], "irqs": None, "type": None}]},
     {**MINIMAL, "backends": {"jailhouse": JAILHOUSE}},
-    {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "comm_region": "0x80000000", "note": 1}}},
+    {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "comm_region": "0x80000000", "host_enable": True, "note": 1}}},
 ]
 POOL = {**MINIMAL, "memory": [{"name": "a", "kind": "carveout", "base": "0x10000", "size": 4096}]}
 BAD_PLATFORMS = [
@@ -213,7 +213,7 @@ BAD_PLATFORMS = [
         ("name", ""), ("name", None), ("kind", ""), ("type", ""), ("host", {}), ("host", None), ("host", {"handover": "unbind"}),
         ("mmio", [{}]), ("mmio", [{"base": "0x1000"}]), ("mmio", [{"base": "0x1000", "size": 0}]), ("irqs", [{}]), ("irqs", [{"spi": 988}]),
         ("irqs", [{"gsi": 1}]), ("dma", True), ("group", "x"), ("share", 1), ("requires", []), ("safe_state", []), ("stream_ids", []), ("nobody", 1))),
-    {**MINIMAL, "backends": {"xen": {}}}, {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "host_enable": True}}},
+    {**MINIMAL, "backends": {"xen": {}}}, {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "host_enable": 1}}},
     {**MINIMAL, "backends": {"jailhouse": {}}}, {**MINIMAL, "backends": {"jailhouse": {"flavour": "upstream-14"}}},
     *({**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, m: v}}} for m, v in (("flavour", "x"), ("flavour", None), ("architecture", "riscv"),
       ("device", "d"), ("sysfs", "/a/../b"), ("root_cell", 1), ("comm_region", 1), ("comm_region", "0x4000000000000000"), ("nobody", 1))),

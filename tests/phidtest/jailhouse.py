@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 
-CREATE, LOAD, START, DESTROY = 0x40100002, 0x40300003, 0x40280004, 0x40280005
+ENABLE, DISABLE, CREATE, LOAD, START, DESTROY = 0x40080000, 1, 0x40100002, 0x40300003, 0x40280004, 0x40280005
 HEADER, MEMORY = 132, 32  # upstream, revision 14
 ARM64 = 2
 
@@ -88,14 +88,31 @@ class Jailhouse:
             time.sleep(self.delay.get(operation, 0))
             with self.lock:
                 self.calls.append(operation)
-                err = 0 if self.enabled else errno.EINVAL
+                err = 0 if self.enabled or operation == ENABLE else errno.EINVAL
                 if not err:
-                    err = {CREATE: self._create, LOAD: self._load, START: self._start, DESTROY: self._destroy}[operation](body)
+                    err = {ENABLE: self._enable, DISABLE: self._disable, CREATE: self._create, LOAD: self._load, START: self._start, DESTROY: self._destroy}[operation](body)
             with contextlib.suppress(BrokenPipeError):  # a phid that was killed does not listen
                 connection.sendall(struct.pack("=i", err))
 
     def _by_name(self, name):
         return next(c for c in self.cells.values() if c.name == name)
+
+    def _enable(self, config):
+        if self.enabled:
+            return errno.EBUSY
+        if config[:5] != b"JHSYS":
+            return errno.EINVAL
+        self.enabled = True
+        self._write(self.sysfs / "enabled", "1")
+        self._show_all()
+        return 0
+
+    def _disable(self, _):
+        for cell in list(self.cells):
+            self._destroy(struct.pack("=i", cell))
+        self.enabled = False
+        self._write(self.sysfs / "enabled", "0")
+        return 0
 
     def _create(self, config):
         if self.faults > 0:  # one of the next creates fails

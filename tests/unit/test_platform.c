@@ -185,7 +185,7 @@ static void what_is_not_built_is_refused_by_name_and_the_unknown_as_unknown(void
 		snprintf(where, sizeof(where), "/memory/0/%s", pool[i]);
 		refuse(text, PHI_NOT_BUILT, where);
 	}
-	refuse(HEAD ",\"backends\":{\"jailhouse\":{\"flavour\":\"upstream-14\",\"host_enable\":1}}}", PHI_NOT_BUILT,
+	refuse(HEAD ",\"backends\":{\"jailhouse\":{\"flavour\":\"upstream-14\",\"architecture\":\"arm\",\"host_enable\":1}}}", PHI_INVALID,
 	       "/backends/jailhouse/host_enable");
 	refuse(HEAD ",\"backends\":{\"jailhouse\":{\"flavour\":\"upstream-14\"}}}", PHI_INVALID, "/backends/jailhouse");
 	refuse(HEAD ",\"backends\":{\"jailhouse\":{\"flavour\":\"upstream-13\"}}}", PHI_INVALID, "/backends/jailhouse/flavour");
