@@ -451,7 +451,7 @@ int fields_read_text(const char *path, const char *text, const struct field_tabl
 		return phi_error_set(e, PHI_UNKNOWN_MEMBER, EINVAL, pointer, "there is no such member");
 	if (out == NULL)
 		return 0;
-	if (f->type == FIELD_INTEGER || f->type == FIELD_BOOL || text[0] == '{' || text[0] == '[') {
+	if (f->type == FIELD_INTEGER || f->type == FIELD_BOOL || (f->type != FIELD_STRING && (text[0] == '{' || text[0] == '['))) {
 		r = json_parse(text, strlen(text), &j, e);
 		if (r < 0)
 			return phi_error_set(e, PHI_INVALID, EINVAL, pointer, "\"%.60s\" is not the JSON of this member", text);

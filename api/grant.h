@@ -17,4 +17,6 @@ struct alloc_grant {
 	struct cpuset cpus;
 	size_t n_memory;
 	struct alloc_memory memory[PHI_MEMORY_REGIONS_MAX];
+	size_t n_devices;
+	char devices[PHI_DEVICES_MAX][PHI_NAME_MAX + 1]; /* names in the platform */
 };

@@ -12,6 +12,10 @@
 #define PHI_CPUS_MAX          1024 /* highest CPU id + 1 */
 #define PHI_MEMORY_REGIONS_MAX 16
 #define PHI_POOLS_MAX         64
+#define PHI_DEVICES_MAX       16  /* of one container */
+#define PHI_PLATFORM_DEVICES_MAX 256
+#define PHI_DEVICE_PARTS_MAX  16  /* register ranges, or interrupts, of one device */
+#define PHI_SPI_MAX           987 /* INTID 1019 (GIC architecture, 2.2.1) */
 #define PHI_BODY_MAX          (1u << 20) /* bytes of a request body */
 #define PHI_BUNDLE_CONFIG_MAX (4u << 20) /* bytes of a bundle's config.json or an image's boot configuration */
 #define PHI_PLATFORM_MAX      (4u << 20)

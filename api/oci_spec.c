@@ -235,6 +235,7 @@ int oci_annotations_to_spec(const struct oci_config *c, struct spec *s, struct p
 	for (int own = 0; own <= 1; own++) {
 		for (size_t i = 0; i < c->annotations.n; i++) {
 			const char *annotation = c->annotations.names[i], *of, *path;
+			bool ours;
 			size_t n;
 			int r;
 
@@ -244,11 +245,11 @@ int oci_annotations_to_spec(const struct oci_config *c, struct spec *s, struct p
 			if (of != NULL && name == NULL)
 				return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations",
 						     "%.100s is for a container of a pod, and this is none", annotation);
-			if (c->has_vm && strncmp(path, "boot.", 5) == 0)
+			ours = of == NULL || is_name(name, of, n);
+			if (ours && c->has_vm && strncmp(path, "boot.", 5) == 0)
 				return phi_error_set(e, PHI_INVALID, EINVAL, "/annotations",
 						     "%.100s: the vm section says what to boot", annotation);
-			r = read_annotation(annotation, path, c->annotations.values[i],
-					    of == NULL || is_name(name, of, n) ? s : NULL, e);
+			r = read_annotation(annotation, path, c->annotations.values[i], ours ? s : NULL, e);
 			if (r < 0)
 				return r;
 		}

@@ -56,6 +56,63 @@ static const struct field_table pool_table = {
 		{0},
 	}};
 
+#define O(member) offsetof(struct platform_mmio, member)
+#define D(member) offsetof(struct platform_device, member)
+
+const char *const platform_controllers[] = {"gicv2", "gicv3", NULL};
+static const char *const handover_words[] = {"absent", "none", NULL}; /* unbind is not built */
+
+static const struct field_table mmio_table = {
+	sizeof(struct platform_mmio), (const struct field[]){
+		{.name = "base", .type = FIELD_ADDRESS, .offset = O(base), .required = true},
+		{.name = "size", .type = FIELD_SIZE, .offset = O(size), .min = 1, .max = 1ull << 40, .required = true},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table irq_table = {
+	sizeof(struct platform_irq), (const struct field[]){
+		{.name = "spi", .type = FIELD_INTEGER, .offset = offsetof(struct platform_irq, spi), .max = PHI_SPI_MAX, .required = true},
+		{.name = "gsi", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table device_host_table = {
+	0, (const struct field[]){
+		{.name = "handover", .type = FIELD_ENUM, .offset = D(host.handover), .words = handover_words, .required = true},
+		{.name = "sysfs", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table device_table = {
+	sizeof(struct platform_device), (const struct field[]){
+		{.name = "name", .type = FIELD_STRING, .offset = D(name), .min = 1, .max = PHI_NAME_MAX, .required = true},
+		{.name = "kind", .type = FIELD_STRING, .offset = D(kind), .min = 1, .max = PHI_NAME_MAX, .required = true},
+		{.name = "type", .type = FIELD_STRING, .offset = D(type), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "mmio", .type = FIELD_ARRAY, .offset = D(mmio), .max = PHI_DEVICE_PARTS_MAX, .sub = &mmio_table},
+		{.name = "irqs", .type = FIELD_ARRAY, .offset = D(irqs), .max = PHI_DEVICE_PARTS_MAX, .sub = &irq_table},
+		{.name = "host", .type = FIELD_OBJECT, .sub = &device_host_table, .required = true},
+		{.name = "stream_ids", .type = FIELD_NOT_BUILT},
+		{.name = "dma", .type = FIELD_NOT_BUILT},
+		{.name = "group", .type = FIELD_NOT_BUILT},
+		{.name = "share", .type = FIELD_NOT_BUILT},
+		{.name = "requires", .type = FIELD_NOT_BUILT},
+		{.name = "safe_state", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table interrupts_table = {
+	0, (const struct field[]){
+		{.name = "controller", .type = FIELD_ENUM, .offset = P(interrupts.controller), .words = platform_controllers, .required = true},
+		{.name = "base", .type = FIELD_ADDRESS, .offset = P(interrupts.base), .required = true},
+		{.name = "virtual", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
 static const struct field_table qemu_table = {
 	0, (const struct field[]){
 		{.name = "accel", .type = FIELD_TEXTS, .offset = P(qemu_accel), .max = 2},
@@ -95,8 +152,8 @@ const struct field_table platform_table = {
 		{.name = "backends", .type = FIELD_OBJECT, .sub = &backends_table},
 		{.name = "include", .type = FIELD_NOT_BUILT},
 		{.name = "expect", .type = FIELD_NOT_BUILT},
-		{.name = "interrupts", .type = FIELD_NOT_BUILT},
-		{.name = "devices", .type = FIELD_NOT_BUILT},
+		{.name = "interrupts", .type = FIELD_OBJECT, .sub = &interrupts_table, .present = P(interrupts.present)},
+		{.name = "devices", .type = FIELD_ARRAY, .offset = P(devices), .max = PHI_PLATFORM_DEVICES_MAX, .sub = &device_table},
 		{.name = "remote_processors", .type = FIELD_NOT_BUILT},
 		{.name = "links", .type = FIELD_NOT_BUILT},
 		{0},
@@ -105,6 +162,58 @@ const struct field_table platform_table = {
 static const struct platform_pool *pools(const struct platform *p)
 {
 	return p->memory.items;
+}
+
+static const struct platform_mmio *mmio(const struct platform_device *d, size_t i)
+{
+	return (const struct platform_mmio *)d->mmio.items + i;
+}
+
+/* Registers in common, or an interrupt: what each can be given without the other has neither. */
+static bool devices_meet(const struct platform_device *a, const struct platform_device *b, const char **ret_what)
+{
+	for (size_t i = 0; i < a->mmio.n; i++)
+		for (size_t k = 0; k < b->mmio.n; k++) {
+			const struct platform_mmio *m = mmio(a, i), *o = mmio(b, k);
+
+			/* By pages: what is mapped is whole pages. */
+			*ret_what = "registers on a page of";
+			if (m->base / 4096 <= (o->base + o->size - 1) / 4096 && o->base / 4096 <= (m->base + m->size - 1) / 4096)
+				return true;
+		}
+	for (size_t i = 0; i < a->irqs.n; i++)
+		for (size_t k = 0; k < b->irqs.n; k++) {
+			*ret_what = "an interrupt of";
+			if (((const struct platform_irq *)a->irqs.items)[i].spi == ((const struct platform_irq *)b->irqs.items)[k].spi)
+				return true;
+		}
+	return false;
+}
+
+static int check_devices(const struct platform *p, struct phi_error *e)
+{
+	const struct platform_device *devices = p->devices.items;
+	char where[60];
+
+	for (size_t i = 0; i < p->devices.n; i++) {
+		const struct platform_device *d = &devices[i];
+		const char *what;
+
+		snprintf(where, sizeof(where), "/devices/%zu", i);
+		if (d->irqs.n > 0 && !p->interrupts.present)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "it has interrupts, and \"interrupts\" does not say whose they are");
+		for (size_t m = 0; m < d->mmio.n; m++)
+			if (mmio(d, m)->base + mmio(d, m)->size > PHI_ADDRESS_MAX)
+				return phi_error_set(e, PHI_INVALID, ERANGE, where, "its registers end beyond 2^62");
+		for (size_t k = 0; k < i; k++) {
+			if (strcmp(d->name, devices[k].name) == 0)
+				return phi_error_set(e, PHI_INVALID, EINVAL, where, "the name \"%s\" is there twice", d->name);
+			if (devices_meet(d, &devices[k], &what))
+				return phi_error_set(e, PHI_INVALID, EINVAL, where,
+						     "it has %s \"%s\"; devices that go together (\"group\") are not built", what, devices[k].name);
+		}
+	}
+	return 0;
 }
 
 int platform_check(const struct platform *p, struct phi_error *e)
@@ -139,7 +248,7 @@ int platform_check(const struct platform *p, struct phi_error *e)
 		if (strcmp(p->qemu_accel.values[i], "kvm") != 0 && strcmp(p->qemu_accel.values[i], "tcg") != 0)
 			return phi_error_set(e, PHI_INVALID, EINVAL, "/backends/qemu/accel",
 					     "\"%.20s\" is none of kvm, tcg", p->qemu_accel.values[i]);
-	return 0;
+	return check_devices(p, e);
 }
 
 int platform_read(const char *text, size_t len, struct platform *p, struct phi_error *e)
@@ -187,5 +296,15 @@ const struct platform_pool *platform_pool(const struct platform *p, const char *
 	for (size_t i = 0; i < p->memory.n; i++)
 		if (strcmp(pools(p)[i].name, name) == 0)
 			return pools(p) + i;
+	return NULL;
+}
+
+const struct platform_device *platform_device(const struct platform *p, const char *name)
+{
+	const struct platform_device *devices = p->devices.items;
+
+	for (size_t i = 0; i < p->devices.n; i++)
+		if (strcmp(devices[i].name, name) == 0)
+			return devices + i;
 	return NULL;
 }

@@ -5,7 +5,7 @@
 #include "field.h"
 
 enum pool_kind { POOL_CARVEOUT, POOL_HOST, POOL_HUGEPAGES, POOL_TCM, POOL_OCM };
-extern const char *const platform_pool_kinds[];
+extern const char *const platform_pool_kinds[], *const platform_controllers[];
 extern const char *const jh_flavours[], *const jh_archs[]; /* end in NULL */
 
 struct platform_cpu { /* one row of cpus.topology */
@@ -20,6 +20,24 @@ struct platform_pool {
 	bool has_base;
 };
 
+struct platform_mmio {
+	uint64_t base, size;
+};
+
+struct platform_irq {
+	int64_t spi; /* of the GIC: INTID - 32 */
+};
+
+struct platform_device {
+	char *name, *kind, *type; /* type: what a driver of the guest looks for, "pl011" */
+	struct field_array mmio, irqs; /* struct platform_mmio, platform_irq */
+	struct {
+		int handover; /* enum platform_handover */
+	} host;
+};
+/* What the host has to do with it. absent: Linux does not know it; none: the operator sees to it. */
+enum platform_handover { HANDOVER_ABSENT, HANDOVER_NONE };
+
 struct platform {
 	char *format, *board;
 	struct {
@@ -29,6 +47,12 @@ struct platform {
 		struct field_array topology; /* struct platform_cpu */
 	} cpus;
 	struct field_array memory; /* struct platform_pool */
+	struct field_array devices; /* struct platform_device */
+	struct {
+		int controller; /* index into platform_controllers */
+		uint64_t base;	/* of the distributor */
+		bool present;
+	} interrupts;
 	struct field_strings qemu_accel; /* in order of preference */
 	struct {
 		int flavour, arch; /* enum jh_flavour, jh_arch of backends/jailhouse/cell.h */
@@ -47,4 +71,5 @@ int platform_check(const struct platform *p, struct phi_error *e);
 struct json *platform_to_json(const struct platform *p);
 void platform_free(struct platform *p);
 const struct platform_cpu *platform_cpu(const struct platform *p, unsigned cpu); /* NULL if not listed */
+const struct platform_device *platform_device(const struct platform *p, const char *name);
 const struct platform_pool *platform_pool(const struct platform *p, const char *name);

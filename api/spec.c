@@ -10,6 +10,7 @@
 
 #define S(member) offsetof(struct spec, member)
 #define M(member) offsetof(struct spec_memory, member)
+#define D(member) offsetof(struct spec_device, member)
 
 const char *const spec_backend_words[] = {"auto", "qemu", "jailhouse", "xen", "remoteproc", "mica", "sim", NULL};
 static const char *const machine_words[] = {"", "microvm", "q35", NULL};
@@ -47,6 +48,15 @@ static const struct field_table memory_table = {
 		{.name = "pool", .type = FIELD_STRING, .offset = M(pool), .min = 1, .max = PHI_NAME_MAX},
 		{.name = "colors", .type = FIELD_ADDRESS, .offset = M(colors), .present = M(has_colors)},
 		{.name = "access", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+static const struct field_table device_table = {
+	sizeof(struct spec_device), (const struct field[]){
+		{.name = "name", .type = FIELD_STRING, .offset = D(name), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "kind", .type = FIELD_STRING, .offset = D(kind), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "as", .type = FIELD_NOT_BUILT},
+		{.name = "share", .type = FIELD_NOT_BUILT},
 		{0},
 	}};
 
@@ -93,7 +103,7 @@ const struct field_table spec_table = {
 		{.name = "stop", .type = FIELD_OBJECT, .sub = &stop_table},
 		{.name = "lifecycle", .type = FIELD_OBJECT, .sub = &lifecycle_table},
 		{.name = "labels", .type = FIELD_STRINGS, .offset = S(labels), .max = PHI_LABELS_MAX},
-		{.name = "devices", .type = FIELD_NOT_BUILT},
+		{.name = "devices", .type = FIELD_ARRAY, .offset = S(devices), .max = PHI_DEVICES_MAX, .sub = &device_table},
 		{.name = "remote_processors", .type = FIELD_NOT_BUILT},
 		{.name = "links", .type = FIELD_NOT_BUILT},
 		{.name = "health", .type = FIELD_NOT_BUILT},
@@ -144,6 +154,13 @@ int spec_check(const struct spec *s, const char *pointer, struct phi_error *e)
 		snprintf(where, sizeof(where), "%s/memory/%zu/colors", pointer, i);
 		if (m->has_colors && m->colors == 0)
 			return phi_error_set(e, PHI_INVALID, EINVAL, where, "the mask has no colour");
+	}
+	for (size_t i = 0; i < s->devices.n; i++) {
+		const struct spec_device *d = (const struct spec_device *)s->devices.items + i;
+
+		snprintf(where, sizeof(where), "%s/devices/%zu", pointer, i);
+		if ((d->name == NULL) == (d->kind == NULL))
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"name\" or \"kind\"");
 	}
 	return 0;
 }

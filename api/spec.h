@@ -34,6 +34,11 @@ struct spec_memory {
 	bool has_at, has_colors;
 };
 
+struct spec_device { /* of the platform's; one of the two */
+	char *name;
+	char *kind; /* any that is free */
+};
+
 struct spec {
 	char *name;
 	int backend; /* enum spec_backend */
@@ -49,6 +54,7 @@ struct spec {
 		bool has_count, has_set;
 	} cpus;
 	struct field_array memory; /* struct spec_memory */
+	struct field_array devices; /* struct spec_device */
 	uint64_t log_max; /* bytes of console output kept */
 	struct {
 		int64_t grace_ms;

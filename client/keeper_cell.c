@@ -51,6 +51,19 @@ static void place_fds(int lock, int console, int qmp, const int *images, int n_i
 	syscall(SYS_close_range, KEEPER_LOCK_FD + n, ~0U, 0);
 }
 
+static bool become_user(const struct keeper_spawn *m)
+{
+	gid_t group = m->group;
+
+	if (geteuid() != 0) { /* the keeper of a user's own runphi: it is that user, and can drop no group */
+		errno = EPERM;
+		return getuid() == m->uid && getgid() == m->gid;
+	}
+	unshare(CLONE_NEWNET | CLONE_NEWIPC); /* a guest without devices needs no network of the host */
+	return setgroups(m->group != 0, &group) == 0 && setresgid(m->gid, m->gid, m->gid) == 0 &&
+	       setresuid(m->uid, m->uid, m->uid) == 0;
+}
+
 static void child(const struct keeper_spawn *m, char **argv, int lock, int dir, int console, int qmp,
 		  int diagnostics, const int *images, int n_images, pid_t parent)
 {
@@ -66,14 +79,8 @@ static void child(const struct keeper_spawn *m, char **argv, int lock, int dir, 
 	if (null < 0 || dup2(null, 0) < 0 || dup2(diagnostics, 1) < 0 || dup2(diagnostics, 2) < 0 || fchdir(dir) < 0)
 		goto fail;
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-	if (m->flags & KEEPER_AS_USER) {
-		gid_t group = m->group;
-
-		unshare(CLONE_NEWNET | CLONE_NEWIPC); /* a guest without devices needs no network of the host */
-		if (setgroups(m->group != 0, &group) < 0 || setresgid(m->gid, m->gid, m->gid) < 0 ||
-		    setresuid(m->uid, m->uid, m->uid) < 0)
-			goto fail;
-	}
+	if ((m->flags & KEEPER_AS_USER) && !become_user(m))
+		goto fail;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		goto fail;
 	/* After the change of user, which clears it (kernel/cred.c commit_creds). */

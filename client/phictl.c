@@ -114,7 +114,7 @@ static int resolve_each(const struct json *c, void *ud)
 static int resolve(const char *word, char ret[PHI_ID_MAX + 1], struct phi_error *e)
 {
 	struct resolve r = {.word = word};
-	int rc = each_container(resolve_each, &r, e);
+	int rc = word[0] != '\0' ? each_container(resolve_each, &r, e) : 0; /* every id begins with nothing */
 
 	if (rc < 0)
 		return rc;

@@ -117,9 +117,29 @@ static int carry(int fd, bool input, struct keys *keys)
 	}
 }
 
+static struct termios before;
+
+/* A signal that ends phictl leaves the terminal as it was. */
+static void on_deadly(int sig)
+{
+	tcsetattr(0, TCSANOW, &before);
+	raise(sig); /* SA_RESETHAND: the default by now */
+}
+
+static void make_raw(void)
+{
+	static const int deadly[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGPIPE};
+	struct sigaction act = {.sa_handler = on_deadly, .sa_flags = (int)SA_RESETHAND};
+	struct termios raw = before;
+
+	for (size_t i = 0; i < PHI_COUNT(deadly); i++)
+		sigaction(deadly[i], &act, NULL);
+	cfmakeraw(&raw);
+	tcsetattr(0, TCSANOW, &raw);
+}
+
 int attach(const char *socket, const char *id, const struct attach_options *o, struct phi_error *e)
 {
-	struct termios before, raw;
 	struct keys keys;
 	struct http_stream s;
 	char path[PHI_ID_MAX + 80];
@@ -136,9 +156,7 @@ int attach(const char *socket, const char *id, const struct attach_options *o, s
 	tty = !o->no_stdin && tcgetattr(0, &before) == 0;
 	if (tty) {
 		fprintf(stderr, "[attached to %s; %s detaches]\n", id, o->detach_keys != NULL ? o->detach_keys : "ctrl-p,ctrl-q");
-		raw = before;
-		cfmakeraw(&raw);
-		tcsetattr(0, TCSANOW, &raw);
+		make_raw();
 	} else {
 		keys.n = 0; /* no keys in a file */
 	}

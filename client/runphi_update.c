@@ -201,14 +201,16 @@ static int check_member(const struct present *p, const char *section, const stru
 static int check_section(const struct present *p, const struct json *section, struct phi_error *e)
 {
 	const char *name = json_name(section);
+	char where[64];
 	int r = 0;
 
 	/* Devices are sent with every update, and the kubelet's shares and cpusets are not for cells. */
 	if (strcmp(name, "devices") == 0 || (p->in_pod && strcmp(name, "cpu") == 0) || asks_for_nothing(section) ||
 	    same(section, json_get(p->resources, name)))
 		return 0;
+	snprintf(where, sizeof(where), "/%.60s", name);
 	if (!json_is_object(section))
-		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, name, "a cell has no %.60s that could be set", name);
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where, "a cell has no %.60s that could be set", name);
 	for (const struct json *m = json_first(section); r == 0 && m != NULL; m = json_next(m))
 		if (!asks_for_nothing(m) && !same(m, json_get(json_get(p->resources, name), json_name(m))))
 			r = check_member(p, name, m, e);

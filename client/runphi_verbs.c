@@ -39,16 +39,6 @@ int request(const struct invocation *v, const struct marker *m, const char *meth
 	return r;
 }
 
-int verb_pause(const struct invocation *v, const struct marker *m, struct phi_error *e)
-{
-	return request(v, m, "POST", "/pause", NULL, NULL, e);
-}
-
-int verb_resume(const struct invocation *v, const struct marker *m, struct phi_error *e)
-{
-	return request(v, m, "POST", "/resume", NULL, NULL, e);
-}
-
 /* The state document of runtime.md; "paused" beside its four, as runc has it. */
 static struct json *state_document(const char *id, const struct json *container, const char *status)
 {
@@ -117,6 +107,27 @@ static bool is_kept(const struct invocation *v, const struct marker *m)
 	return keeper_gone(m) && fetch(v, m, &container, &ignored) == 0 && json_get(container, "kept") != NULL;
 }
 
+/* Nothing that is said to the container reaches a kept cell. */
+static int refuse_kept(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	return !is_kept(v, m) ? 0 : phi_error_set(e, PHI_STATE, ESRCH, "/state",
+						  "container not running: its keeper is lost; the cell is kept (phictl stop --kill %s)", m->record);
+}
+
+int verb_pause(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	int r = refuse_kept(v, m, e);
+
+	return r < 0 ? r : request(v, m, "POST", "/pause", NULL, NULL, e);
+}
+
+int verb_resume(const struct invocation *v, const struct marker *m, struct phi_error *e)
+{
+	int r = refuse_kept(v, m, e);
+
+	return r < 0 ? r : request(v, m, "POST", "/resume", NULL, NULL, e);
+}
+
 char *state_text(const char *id, const struct json *container, const char *status)
 {
 	_clean_json_ struct json *j = state_document(id, container, status);
@@ -143,8 +154,10 @@ int verb_start(const struct invocation *v, const struct marker *m, struct phi_er
 	_clean_json_ struct json *container = NULL;
 	_clean_free_ char *before = NULL, *after = NULL;
 	struct phi_error ignored;
-	int r;
+	int r = refuse_kept(v, m, e);
 
+	if (r < 0)
+		return r;
 	if (m->hooks == NULL)
 		return request(v, m, "POST", "/start", NULL, NULL, e);
 	r = fetch(v, m, &container, e);
@@ -192,9 +205,9 @@ int verb_kill(const struct invocation *v, const struct marker *m, struct phi_err
 
 	if (r < 0)
 		return r;
-	if (is_kept(v, m))
-		return v->all ? 0 : phi_error_set(e, PHI_STATE, ESRCH, "/state",
-						  "container not running: its keeper is lost; the cell is kept (phictl stop --kill %s)", m->record);
+	r = refuse_kept(v, m, e);
+	if (r < 0)
+		return v->all ? 0 : r;
 	snprintf(body, sizeof(body), "{\"signal\":%d}", signal);
 	r = request(v, m, "POST", "/kill", body, NULL, e);
 	/* --all of a stopped container: runc and crun both answer well. */

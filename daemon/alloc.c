@@ -14,6 +14,9 @@ struct alloc_view *alloc_view_new(const struct platform *p)
 	if (v == NULL)
 		abort();
 	v->platform = p;
+	v->devices = calloc(p->devices.n + 1, sizeof(*v->devices));
+	if (v->devices == NULL)
+		abort();
 	for (int c = cpuset_next(&p->cpus.ids, 0); c >= 0; c = cpuset_next(&p->cpus.ids, (unsigned)c + 1)) {
 		const struct platform_cpu *row = platform_cpu(p, (unsigned)c);
 		struct alloc_cpu *cpu = &v->cpus[c];
@@ -37,6 +40,7 @@ void alloc_view_free(struct alloc_view *v)
 	if (v == NULL)
 		return;
 	free(v->ranges);
+	free(v->devices);
 	free(v);
 }
 
@@ -413,6 +417,43 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 	return 0;
 }
 
+/* Devices are few and each is one of its kind: the first that is free. */
+static int fit_device(const struct alloc_view *v, const struct spec_device *d, size_t index, struct alloc_grant *g,
+		      struct alloc_refusal *refusal, struct phi_error *e)
+{
+	const struct platform_device *devices = v->platform->devices.items;
+	bool any = false;
+	char where[40];
+
+	snprintf(where, sizeof(where), "/spec/devices/%zu", index);
+	for (size_t i = 0; i < v->platform->devices.n; i++) {
+		bool taken = v->devices[i].owner[0] != '\0', wished = false;
+
+		if (d->name != NULL ? strcmp(devices[i].name, d->name) != 0 : strcmp(devices[i].kind, d->kind) != 0)
+			continue;
+		any = true;
+		for (size_t k = 0; k < g->n_devices; k++)
+			wished = wished || strcmp(g->devices[k], devices[i].name) == 0;
+		if (wished && d->name != NULL)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "device \"%s\" is asked for twice", d->name);
+		if (!taken && !wished) {
+			snprintf(g->devices[g->n_devices++], sizeof(g->devices[0]), "%s", devices[i].name);
+			return 0;
+		}
+		if (taken && refusal->n_blockers < ALLOC_BLOCKERS_MAX) {
+			snprintf(refusal->blockers[refusal->n_blockers].unit, sizeof(refusal->blockers[0].unit), "device %.56s", devices[i].name);
+			snprintf(refusal->blockers[refusal->n_blockers++].owner, sizeof(refusal->blockers[0].owner), "%s", v->devices[i].owner);
+		}
+	}
+	if (!any)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "this host has no device %s \"%s\"", d->name ? "called" : "of kind",
+				     d->name ? d->name : d->kind);
+	refusal->kind = "devices";
+	refusal->wanted = 1;
+	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "no device %s \"%s\" is free; see blockers for who has it",
+			     d->name ? "called" : "of kind", d->name ? d->name : d->kind);
+}
+
 int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,
 	      struct alloc_refusal *refusal, struct phi_error *e)
 {
@@ -424,6 +465,8 @@ int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amoun
 			       : fit_count(v, (unsigned)spec->cpus.count, &g.cpus, refusal, e);
 	for (size_t i = 0; r == 0 && i < spec->memory.n; i++)
 		r = fit_memory(v, (const struct spec_memory *)spec->memory.items + i, i, by_amount, &g, refusal, e);
+	for (size_t i = 0; r == 0 && i < spec->devices.n; i++)
+		r = fit_device(v, (const struct spec_device *)spec->devices.items + i, i, &g, refusal, e);
 	if (r == 0)
 		*ret = g;
 	return r;

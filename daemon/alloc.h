@@ -18,6 +18,11 @@ struct alloc_cpu {
 	bool quarantined, observed;
 };
 
+struct alloc_device { /* by its index in the platform */
+	char owner[PHI_ID_MAX + 1]; /* "" if free */
+	bool quarantined;
+};
+
 struct alloc_range { /* memory that is granted: by range (has_base) or by amount */
 	char pool[PHI_NAME_MAX + 1];
 	bool has_base, quarantined;
@@ -33,12 +38,13 @@ struct alloc_view {
 	struct alloc_cpu cpus[PHI_CPUS_MAX];
 	struct alloc_range *ranges; /* owned */
 	size_t n_ranges, room;
+	struct alloc_device *devices; /* owned */
 };
 
 /* Why a wish was refused, for the answer's `wanted`, `free` and `blockers`. */
 struct alloc_refusal {
-	const char *kind; /* "cpus" or "memory"; NULL: none */
-	uint64_t wanted, available; /* CPUs or bytes */
+	const char *kind; /* "cpus", "memory" or "devices"; NULL: none */
+	uint64_t wanted, available; /* CPUs, bytes or devices */
 	size_t n_blockers;
 	struct {
 		char unit[64], owner[PHI_ID_MAX + 1];

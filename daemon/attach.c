@@ -108,12 +108,25 @@ static void set_events(struct attach *a)
 	loop_io_events(a->io, (a->in_n == 0 && !a->input_over ? (uint32_t)EPOLLIN : 0) | (a->out_at < a->out_n ? (uint32_t)EPOLLOUT : 0));
 }
 
+/* The client is gone; its last words are passed on, if that can be at once. */
+static void hang_up(struct attach *a)
+{
+	ssize_t n = a->in_n == 0 ? recv(a->fd, a->in, KEEPER_INPUT_MAX, MSG_DONTWAIT) : 0;
+
+	if (n > 0)
+		a->in_n = (size_t)n;
+	feed(a);
+	finish(a);
+}
+
 static void turn(struct attach *a)
 {
 	bool ended = cell_of_row(a->p, a->row) == NULL; /* before the ring is read to its end */
 
 	feed(a);
-	if (pump(a) < 0 || (ended && a->out_at == a->out_n))
+	if (pump(a) < 0)
+		hang_up(a);
+	else if (ended && a->out_at == a->out_n)
 		finish(a);
 	else
 		set_events(a);
@@ -132,7 +145,7 @@ static void on_io(void *ud, uint32_t revents)
 	struct attach *a = ud;
 
 	if (revents & (EPOLLHUP | EPOLLERR)) {
-		finish(a);
+		hang_up(a);
 		return;
 	}
 	if ((revents & EPOLLIN) && a->in_n == 0) {

@@ -38,6 +38,19 @@ static char *cell_json(const struct cell *c)
 			json_add_hex(o, "colors", m->colors);
 		json_add(list, NULL, o);
 	}
+	if (c->grant.n_devices > 0) {
+		struct json *irqs;
+
+		list = json_add_array(j, "devices");
+		irqs = json_add_array(j, "irqs");
+		for (size_t i = 0; i < c->grant.n_devices; i++) {
+			const struct platform_device *d = platform_device(&the_phid->platform, c->grant.devices[i]);
+
+			json_add_string(list, NULL, c->grant.devices[i]);
+			for (size_t k = 0; d != NULL && k < d->irqs.n; k++)
+				json_add_integer(irqs, NULL, ((const struct platform_irq *)d->irqs.items)[k].spi + 32);
+		}
+	}
 	if (c->pid > 0)
 		json_add_integer(j, "pid", c->pid);
 	else

@@ -6,4 +6,5 @@
 		".global " #symbol "_end\n" #symbol "_end:\n.byte 0\n.previous\n");
 
 EMBED(schema_001, SCHEMA_DIR "/001-base.sql")
+EMBED(schema_002, SCHEMA_DIR "/002-devices.sql")
 EMBED(openapi_json, OPENAPI_JSON)

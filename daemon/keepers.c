@@ -132,6 +132,7 @@ static void attach(struct keeper *k, struct cell *c)
 	}
 	k->cell = c;
 	c->keeper = k;
+	c->promised_until = 0;
 	c->keeper_pid = k->hello.pid;
 	c->keeper_start = k->hello.start;
 	c->pid = k->hello.cell_pid;
@@ -169,6 +170,7 @@ bool keeper_claim(struct phid *p, struct cell *c)
 			loop_source_clear(&k->unclaimed);
 			k->cell = c;
 			c->keeper = k;
+			c->promised_until = 0;
 			c->keeper_pid = k->hello.pid;
 			c->keeper_start = k->hello.start;
 			return true;

@@ -14,13 +14,14 @@
 
 #define APPLICATION_ID 0x70686964 /* "phid" */
 
-extern const char schema_001[], schema_001_end[]; /* schema/001-base.sql, by embed.c */
+extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[]; /* schema/NNN-*.sql, by embed.c */
 
 /* Numbered migrations; user_version is the number of those that were applied. */
 static const struct {
 	const char *sql, *end;
 } migrations[] = {
 	{schema_001, schema_001_end},
+	{schema_002, schema_002_end},
 };
 
 static int sql_error(sqlite3 *db, struct phi_error *e)

@@ -133,6 +133,33 @@ static const char *cpu_state(const struct alloc_cpu *c)
 	return c->host ? "host" : c->quarantined ? "quarantined" : c->observed ? "observed" : c->owner[0] ? "granted" : "free";
 }
 
+/* Devices and, by them, interrupts (as INTIDs: SPI 0 is 32). */
+static void add_devices(const struct phid *p, const struct alloc_view *v, struct json *j)
+{
+	const struct platform_device *devices = p->platform.devices.items;
+	struct json *list = json_add_array(j, "devices"), *irqs = json_add_array(j, "irqs");
+
+	for (size_t i = 0; i < p->platform.devices.n; i++) {
+		const char *owner = v->devices[i].owner;
+		struct json *o = json_object(), *owners;
+
+		json_add_string(o, "name", devices[i].name);
+		json_add_string(o, "kind", devices[i].kind);
+		json_add_string(o, "state", v->devices[i].quarantined ? "quarantined" : owner[0] ? "granted" : "free");
+		owners = json_add_array(o, "owners");
+		if (owner[0] != '\0')
+			json_add_string(owners, NULL, owner);
+		json_add(list, NULL, o);
+		for (size_t k = 0; k < devices[i].irqs.n; k++) {
+			o = json_object();
+			json_add_integer(o, "irq", ((const struct platform_irq *)devices[i].irqs.items)[k].spi + 32);
+			json_add_string(o, "device", devices[i].name);
+			json_add_string(o, "owner", or_null(owner));
+			json_add(irqs, NULL, o);
+		}
+	}
+}
+
 char *view_allocations(struct phid *p, struct phi_error *e)
 {
 	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&p->platform);
@@ -173,8 +200,7 @@ char *view_allocations(struct phid *p, struct phi_error *e)
 		json_add_string(o, "owner", r->owner);
 		json_add(list, NULL, o);
 	}
-	json_add_array(j, "devices");
-	json_add_array(j, "irqs");
+	add_devices(p, v, j);
 	json_add_array(j, "remote_processors");
 	json_add_array(j, "links");
 	return json_print(j);

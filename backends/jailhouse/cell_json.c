@@ -342,6 +342,8 @@ static int read_top(const struct json *m, struct jh_cell *c, struct phi_error *e
 		return 0;
 	}
 	if (strcmp(name, "console") == 0) {
+		if (!json_is_object(m))
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "an object was expected, not %s", json_kind(m));
 		for (const struct json *k = json_first(m); k != NULL; k = json_next(k)) {
 			field_pointer_join(member, sizeof(member), where, json_name(k));
 			r = read_member(k, console, member, &c->console, e);

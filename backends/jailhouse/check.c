@@ -53,15 +53,22 @@ static bool phys_meet(const struct jh_memory *a, const struct jh_memory *b)
 	return !(a->flags & b->flags & JH_COLORED) || (a->colors & b->colors) != 0;
 }
 
-/* Where the cell has its shared memory: regions[shmem_start..+2+peers) of an ivshmem device. */
-static bool is_shmem(const struct jh_cell *c, uint32_t region)
+/* Is the region one of a link's: regions[shmem_start..+2+peers) of an ivshmem device? */
+static bool is_section(const struct jh_pci *p, uint32_t region)
 {
-	for (uint32_t i = 0; i < c->lists[JH_PCI].n; i++) {
-		const struct jh_pci *p = JH_ITEM(c, JH_PCI, jh_pci, i);
+	return p->type == JH_PCI_IVSHMEM && region >= p->shmem_start && region - p->shmem_start < 2u + p->shmem_peers;
+}
 
-		if (p->type == JH_PCI_IVSHMEM && region >= p->shmem_start && region - p->shmem_start < 2u + p->shmem_peers)
-			return true;
-	}
+/* Are these regions of two cells sections of one link, that is, of devices in the same slot? */
+static bool is_linked(const struct jh_cell *x, uint32_t i, const struct jh_cell *y, uint32_t k)
+{
+	for (uint32_t a = 0; a < x->lists[JH_PCI].n; a++)
+		for (uint32_t b = 0; b < y->lists[JH_PCI].n; b++) {
+			const struct jh_pci *m = JH_ITEM(x, JH_PCI, jh_pci, a), *o = JH_ITEM(y, JH_PCI, jh_pci, b);
+
+			if (m->domain == o->domain && m->bdf == o->bdf && is_section(m, i) && is_section(o, k))
+				return true;
+		}
 	return false;
 }
 
@@ -193,7 +200,7 @@ static void check_shared_memory(struct run *r, int a, int b)
 			const struct jh_memory *o = JH_ITEM(y, JH_MEMORY, jh_memory, k);
 
 			/* Links share by their nature; so do registers that the root lends to both. */
-			if (!phys_meet(m, o) || (is_shmem(x, i) && is_shmem(y, k)) || (m->flags & o->flags & JH_IO && m->flags & o->flags & JH_ROOTSHARED))
+			if (!phys_meet(m, o) || is_linked(x, i, y, k) || (m->flags & o->flags & JH_IO && m->flags & o->flags & JH_ROOTSHARED))
 				continue;
 			at_memory(where, i, "phys");
 			tell(r, "memory-overlap", a, b, where, "0x%" PRIx64 " + 0x%" PRIx64 " meets 0x%" PRIx64 " + 0x%" PRIx64 " of %.31s", m->phys, m->size,
@@ -265,11 +272,11 @@ static void check_pair(struct run *r, int a, int b)
 	if (x->flavour != y->flavour || x->arch != y->arch)
 		tell(r, "flavour-mismatch", a, b, "/flavour", "%s, %s; %.31s is %s, %s", jh_flavours[x->flavour], jh_archs[x->arch], y->name,
 		     jh_flavours[y->flavour], jh_archs[y->arch]);
-	for (uint32_t i = 0; i < JH_CPU_BYTES * 8; i++)
-		if (i / 8 < x->n_cpus && i / 8 < y->n_cpus && x->cpus[i / 8] & y->cpus[i / 8] & 1u << i % 8)
+	for (uint32_t i = 0; i < x->n_cpus * 8 && i < y->n_cpus * 8; i++)
+		if (x->cpus[i / 8] & y->cpus[i / 8] & 1u << i % 8)
 			tell(r, "cpu-overlap", a, b, "/cpus", "CPU %u is %.31s's, too", i, y->name);
-	for (uint32_t i = 0; i < JH_CPU_BYTES * 8; i++)
-		if (i / 8 < x->n_rcpus && i / 8 < y->n_rcpus && x->rcpus[i / 8] & y->rcpus[i / 8] & 1u << i % 8)
+	for (uint32_t i = 0; i < x->n_rcpus * 8 && i < y->n_rcpus * 8; i++)
+		if (x->rcpus[i / 8] & y->rcpus[i / 8] & 1u << i % 8)
 			tell(r, "remote-cpu-overlap", a, b, "/remote_cpus", "remote processor %u is %.31s's, too", i, y->name);
 	check_shared_memory(r, a, b);
 	check_shared_irqs(r, a, b);

@@ -127,6 +127,49 @@ static uint64_t guest_address(const struct cell *c, size_t i)
 	return c->spec.boot.inmate.has_at ? c->spec.boot.inmate.at & ~UINT64_C(4095) : 0;
 }
 
+/* Its registers and interrupts. One entry of an irqchip has 128 pins, from a multiple of 32 on. */
+static void add_device(struct jh_cell *ret, const struct platform_device *d)
+{
+	const struct platform *p = jh.env->platform;
+
+	for (size_t i = 0; i < d->mmio.n; i++) {
+		const struct platform_mmio *m = (const struct platform_mmio *)d->mmio.items + i;
+
+		*(struct jh_memory *)jh_append(ret, JH_MEMORY, 1) =
+			(struct jh_memory){m->base, m->base, m->size, JH_READ | JH_WRITE | JH_IO | (m->size % 4096 != 0 ? JH_IO_32 : 0), 0};
+	}
+	for (size_t i = 0; i < d->irqs.n; i++) {
+		uint32_t intid = (uint32_t)((const struct platform_irq *)d->irqs.items)[i].spi + 32, base = 32 + (intid - 32) / JH_PINS * JH_PINS;
+		struct jh_irqchip *chip = NULL;
+
+		for (uint32_t k = 0; k < ret->lists[JH_IRQCHIP].n; k++)
+			if (JH_ITEM(ret, JH_IRQCHIP, jh_irqchip, k)->pin_base == base)
+				chip = (struct jh_irqchip *)ret->lists[JH_IRQCHIP].items + k;
+		if (chip == NULL) {
+			chip = jh_append(ret, JH_IRQCHIP, 1);
+			*chip = (struct jh_irqchip){.address = p->interrupts.base, .pin_base = base};
+		}
+		chip->pins[(intid - base) / 32] |= 1u << (intid - base) % 32;
+	}
+}
+
+/* The first UART is where the inmate's library writes (jailhouse/console.h). */
+static void set_console(struct jh_cell *ret, const struct platform_device *d)
+{
+	static const char *const types[] = {"none", "efifb", "8250", "pl011", "xuartps", "mvebu", "hscif", "scifa", "imx", "imx-lpuart", "scif"};
+	static const uint16_t mmio = 1, four_bytes = 2;
+
+	if (ret->console.type != 0 || strcmp(d->kind, "uart") != 0 || d->type == NULL || d->mmio.n == 0)
+		return;
+	for (uint16_t i = 1; i < PHI_COUNT(types); i++)
+		if (strcmp(d->type, types[i]) == 0) {
+			const struct platform_mmio *m = d->mmio.items;
+
+			ret->console = (struct jh_console){.address = m->base, .size = (uint32_t)m->size, .type = i,
+							   .flags = (uint16_t)(mmio | (i == 2 ? 0 : four_bytes))};
+		}
+}
+
 static int make_cell(const struct cell *c, struct jh_cell *ret, struct phi_error *e)
 {
 	const struct platform *p = jh.env->platform;
@@ -154,6 +197,14 @@ static int make_cell(const struct cell *c, struct jh_cell *ret, struct phi_error
 					  JH_READ | JH_WRITE | JH_EXECUTE | JH_LOADABLE | (colored ? JH_COLORED : 0), colored ? g->colors : 0};
 	}
 	m[c->grant.n_memory] = (struct jh_memory){0, comm, 0x1000, JH_READ | JH_WRITE | JH_COMM, 0};
+	for (size_t i = 0; i < c->grant.n_devices; i++) {
+		const struct platform_device *d = platform_device(p, c->grant.devices[i]);
+
+		if (d != NULL) { /* the allocator chose it */
+			add_device(ret, d);
+			set_console(ret, d);
+		}
+	}
 	*e = (struct phi_error){0};
 	return jh_check(&k) > 0 ? -EINVAL : 0;
 }
@@ -282,9 +333,10 @@ static void on_observed(struct cell *c, const struct job *j)
 		return;
 	}
 	if (j->found > 0) {
-		/* A cell that was not started is "shut down" as well. */
+		/* A cell that was not started is "shut down" as well. One that runs was, whoever remembers. */
+		c->started = c->started || strncmp(j->seen.state, "running", 7) == 0;
 		if (!c->started)
-			o.presence = strncmp(j->seen.state, "running", 7) == 0 ? CELL_RUNNING : CELL_CREATED;
+			o.presence = CELL_CREATED;
 		else
 			o.presence = read_end(&j->seen, &o.end) ? CELL_ENDED : CELL_RUNNING;
 		look_later(c);

@@ -104,6 +104,8 @@ static int qemu_validate(const struct spec *s, const struct platform *p, struct 
 	if (s->keeper_lost == KEEPER_LOST_KEEP)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/lifecycle/keeper_lost",
 				     "QEMU is the keeper's child and ends with it; \"stop\" is possible");
+	if (s->devices.n > 0)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/devices", "QEMU guests get no devices of the host");
 	for (size_t i = 0; i < s->memory.n; i++) {
 		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
 		char where[40];

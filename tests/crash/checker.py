@@ -105,6 +105,24 @@ def check_sim(rig, rows, wrong):
         wrong.append("the stand-in saw two cells on one CPU: " + rig.sim("stat"))
 
 
+def check_jailhouse(rig, rows, grants, wrong):
+    with rig.hypervisor.lock:
+        shown = {c.name: (c.state, set(c.cpus), c.memory[0][:3:2], c.starts) for c in rig.hypervisor.cells.values()}
+    for row, ident, _, state in rows:
+        cell = shown.get(f"phid-{row}")
+        if state == "stopped" and cell:
+            wrong.append(f"{ident} is stopped and has a cell ({cell})")
+        if state != "stopped" and (cell is None or cell[0] != {"created": "shut down", "running": "running"}[state]):
+            wrong.append(f"{ident} is {state}, the hypervisor shows {cell}")
+        elif state != "stopped" and cell[1] != set(grants.get(row, [])):
+            wrong.append(f"{ident} has the CPUs {cell[1]}, granted {grants.get(row)}")
+    if set(shown) - {f"phid-{row}" for row, *_ in rows}:
+        wrong.append(f"cells that no record explains: {shown}")
+    ranges = sorted(c[2] for c in shown.values())
+    if any(a[0] + a[1] > b[0] for a, b in zip(ranges, ranges[1:])):
+        wrong.append(f"two cells share memory: {ranges}")
+
+
 def check(rig):
     wrong = []
     db = sqlite3.connect(f"file:{rig.dir}/state/phid.db?mode=ro", uri=True)
@@ -124,7 +142,12 @@ def check(rig):
     dirs = set(os.listdir(f"{rig.dir}/state/cells"))
     if dirs - {str(r[0]) for r in rows}:
         wrong.append(f"directories that no record explains: {dirs - {str(r[0]) for r in rows}}")
-    check_qemu(rig, rows, grants, wrong) if rig.backend == "qemu" else check_sim(rig, rows, wrong)
+    if rig.backend == "qemu":
+        check_qemu(rig, rows, grants, wrong)
+    elif rig.backend == "jailhouse":
+        check_jailhouse(rig, rows, grants, wrong)
+    else:
+        check_sim(rig, rows, wrong)
     return wrong
 
 
@@ -132,7 +155,7 @@ def check_empty(rig):
     """After everything was deleted: no process, no record, no directory, no marker."""
     wrong = check(rig)
     db = sqlite3.connect(f"file:{rig.dir}/state/phid.db?mode=ro", uri=True)
-    for table in ("containers", "cpu_grants", "memory_grants"):
+    for table in ("containers", "cpu_grants", "memory_grants", "device_grants"):
         n = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         if n:
             wrong.append(f"{n} rows left in {table}")

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""phid is killed at each of its step boundaries, for each verb, on sim and on qemu, and under random load; after each kill
-it is started again and the checker (checker.py) compares the records with what is there.
+"""phid is killed at each of its step boundaries, for each verb, on sim, on qemu and on jailhouse (against the stand-in), and under
+random load; after each kill it is started again and the checker (checker.py) compares the records with what is there.
 
-    crash.py [sim] [qemu] [random] [mutant]     default: all
+    crash.py [sim] [qemu] [jailhouse] [random] [mutant]     default: all
 
 Needs a build with --enable-test-hooks (PHID_BUILD names it). Prints the hits of each point; none may be 0."""
 import os
@@ -11,10 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from checker import check, check_empty
+from phidtest.jailhouse import Jailhouse
 from rig import BUILD, POINTS, SOURCE, Rig, reap
 
 GUEST = next((p for p in (f"{BUILD}/samples/guest/guest.elf", f"{SOURCE}/samples/guest/guest.elf") if os.path.exists(p)), "")
@@ -24,6 +27,17 @@ PLATFORM = {
     "qemu": {"format": "phid-platform/1", "cpus": {"host": ""}},
 }
 passed = failed = 0
+
+
+def make_rig(backend):
+    if backend != "jailhouse":
+        rig = Rig(backend, PLATFORM[backend])
+    else:
+        hypervisor = Jailhouse(tempfile.mkdtemp(prefix="phid-jh-", dir="/tmp"))
+        rig = Rig(backend, {**PLATFORM["sim"], "backends": {"jailhouse": hypervisor.platform()}})
+        rig.hypervisor = hypervisor
+    rig.mutate_get = lambda path: rig.mutate("GET", path)
+    return rig
 
 
 def report(name, wrong):
@@ -126,6 +140,48 @@ def scenario(rig):
     return wrong
 
 
+def jailhouse_scenario(rig):
+    """The same for a cell that nothing can be asked of: made, started, ended by itself, killed, refused by the driver, deleted by force."""
+    wrong = []
+    path = bundle(rig, "inmate", "", "")
+    with open(f"{path}/rootfs/boot/config.json", "w") as f:
+        f.write('{"format":"phid-boot/1","boot":{"inmate":"/boot/guest.elf"},"memory":[{"size":"1M"}]}')
+
+    def cell(ident):
+        row = record(rig, ident)["cell"]
+        return row["name"] if row else None
+
+    def create(ident, check=True):
+        return rig.runphi("create", "--bundle", path, ident, stdout=subprocess.DEVNULL, check=check)
+
+    create("one")
+    rig.runphi("start", "one")
+    wrong += settled(rig)
+    rig.hypervisor.ends(cell("one"), "failed", [1])
+    await_("the cell's end", lambda: record(rig, "one")["state"] == "stopped")
+    if record(rig, "one")["exit"]["code"] != 1:
+        wrong.append(f"exit {record(rig, 'one')['exit']}")
+    rig.runphi("delete", "one")
+
+    create("two")
+    rig.runphi("start", "two")
+    rig.runphi("kill", "two", "KILL")
+    wrong += settled(rig)
+    rig.runphi("delete", "two")
+
+    rig.hypervisor.faults = 1
+    if create("three", check=False).returncode == 0 and rig.kills == 0:
+        wrong.append("a create that the driver refused was done")
+    rig.hypervisor.faults = 0
+    rig.runphi("delete", "--force", "three", check=False)
+    wrong += settled(rig)
+
+    create("four")
+    rig.runphi("start", "four")
+    rig.runphi("delete", "--force", "four")
+    return wrong
+
+
 def settled(rig):
     """What the checker says once phid has nothing under way any more (a moment at most)."""
     for _ in range(100):
@@ -149,13 +205,13 @@ def emptied(rig):
 
 def at_points(backend):
     total = dict.fromkeys(POINTS, 0)
-    for point in [None] + POINTS:
-        rig = Rig(backend, PLATFORM[backend])
-        rig.mutate_get = lambda path, r=rig: r.mutate("GET", path)
+    points = [p for p in POINTS if backend != "jailhouse" or not p.startswith(("pause.", "resume."))]  # its cells cannot be paused
+    for point in [None] + points:
+        rig = make_rig(backend)
         try:
             rig.start(kill_at=f"{point}:1" if point else None)
             rig.supervise()
-            wrong = scenario(rig) + emptied(rig) + rig.errors
+            wrong = (jailhouse_scenario if backend == "jailhouse" else scenario)(rig) + emptied(rig) + rig.errors
             if point and rig.kills != 1:
                 wrong.append(f"phid was killed {rig.kills} times, not once")
             for p, n in rig.hits().items():
@@ -170,7 +226,7 @@ def at_points(backend):
         if not wrong:
             shutil.rmtree(rig.dir)
     print(f"{backend}: hits " + " ".join(f"{p}={n}" for p, n in total.items()))
-    report(f"{backend}: every point was reached", [p for p in POINTS if total[p] == 0])
+    report(f"{backend}: every point was reached", [p for p in points if total[p] == 0])
 
 
 def clean(rig):
@@ -184,13 +240,14 @@ def clean(rig):
             pass
     if rig.backend == "sim":
         rig.sim("quit")
+    if rig.backend == "jailhouse":
+        rig.hypervisor.close()
     reap()
 
 
 def random_load(seconds=20):
     """Clients that create, start, kill and delete on sim, while phid is killed at random moments."""
-    rig = Rig("sim", PLATFORM["sim"])
-    rig.mutate_get = lambda path: rig.mutate("GET", path)
+    rig = make_rig("sim")
     rig.start()
     rig.supervise()
     end = time.monotonic() + seconds
@@ -250,8 +307,7 @@ def random_load(seconds=20):
 def mutant():
     """A phid that releases before it observes must turn the checker red; else the checker is worth nothing."""
     for backend in ("sim", "qemu"):
-        rig = Rig(backend, PLATFORM[backend])
-        rig.mutate_get = lambda path, r=rig: r.mutate("GET", path)
+        rig = make_rig(backend)
         rig.start(fault="release-before-observe")
         path = bundle(rig, "counting", "count 20", "count:20")
         rig.runphi("create", "--bundle", path, "one", stdout=subprocess.DEVNULL)
@@ -268,8 +324,8 @@ def mutant():
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["sim", "qemu", "random", "mutant"]
+    wanted = sys.argv[1:] or ["sim", "qemu", "jailhouse", "random", "mutant"]
     for part in wanted:
-        {"sim": lambda: at_points("sim"), "qemu": lambda: at_points("qemu"), "random": random_load, "mutant": mutant}[part]()
+        {"random": random_load, "mutant": mutant}.get(part, lambda name=part: at_points(name))()
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed != 0)

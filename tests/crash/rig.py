@@ -176,6 +176,8 @@ class Rig:
         code = self.process.wait(timeout=30)
         if self.backend == "sim":
             self.sim("quit")
+        if self.backend == "jailhouse":
+            self.hypervisor.close()
         reap()
         log = self.log_tail()
         if code != 0 or "ERROR: AddressSanitizer" in log or "runtime error" in log or "LeakSanitizer" in log:

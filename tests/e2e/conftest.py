@@ -1,6 +1,8 @@
 """A private phid with the stand-in hypervisor for each file; every test leaves it as it was."""
 import pathlib
+import shutil
 import sys
+import tempfile
 import threading
 import time
 
@@ -98,6 +100,14 @@ def phid(daemon):
 @pytest.fixture
 def client(phid):
     return phid.client()
+
+
+@pytest.fixture
+def runphi_dir():
+    """For a Runphi of the test's own."""
+    path = tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp")
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import termios
@@ -181,6 +182,14 @@ def test_what_is_wrong_is_refused(phid, client, echo):
     refused(409, b"container not running")
 
 
+def test_last_words_arrive(phid, client, echo):
+    for n in range(20):
+        a = Attached(phid)
+        a.sock.sendall(b"last %d\n" % n)
+        a.sock.close()
+        eventually(lambda n=n: f"echo: last {n}\n" in client.get(A).text, f"what was said before close {n}")
+
+
 def test_a_client_that_vanishes_costs_nothing(phid, client, echo):
     for n in range(50):
         a = Attached(phid)
@@ -247,6 +256,15 @@ def test_other_detach_keys(phid, echo):
         assert done.returncode != 0 and "--detach-keys" in done.stderr
 
 
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGHUP])
+def test_phictl_that_is_killed_leaves_the_terminal_as_it_was(phid, echo, sig):
+    t = Typist(phid, "a")
+    os.write(t.master, b"hello\n")
+    t.until(b"echo: hello")
+    t.process.send_signal(sig)
+    assert t.close() == -sig
+
+
 def test_phictl_ends_with_the_guest_s_exit_code(phid, client):
     client.put("a", {"boot": {"cmdline": "sim=count:10,exit:5:300"}}).expect(201)
     client.start("a").expect(200)
@@ -262,6 +280,13 @@ def test_a_script_types_into_a_console(phid, client, echo):
     client.kill("a", "KILL").expect(200)
     assert p.wait(60) == 137
     p.stdout.close()
+
+
+def test_no_id_at_all_is_no_beginning_of_one(phid, client, echo):
+    for command in (["rm", "--force"], ["stop", "--kill"], ["inspect"]):
+        done = subprocess.run(phictl(phid, *command, ""), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 5 and 'no container ""' in done.stderr
+    assert client.container("a").json["state"] == "running"
 
 
 def test_phictl_removes(phid, client, echo):

@@ -5,12 +5,17 @@ import tempfile
 
 import pytest
 from conftest import Background, check_loop, eventually
-from phidtest.daemon import Phid
+from phidtest.daemon import Phid, build_dir
 from phidtest.jailhouse import CREATE, DESTROY, LOAD, START, Jailhouse
 from test_runphi import Runphi
 
 POOLS = [{"name": "ddr", "kind": "carveout", "base": "0x70000000", "size": "16M"}, {"name": "high", "kind": "carveout", "base": "0x800000000", "size": "1M"}]
 INMATE = b"an inmate " * 100
+DEVICES = {"interrupts": {"controller": "gicv3", "base": "0x8000000"},
+           "devices": [{"name": "uart0", "kind": "uart", "type": "pl011", "mmio": [{"base": "0x9000000", "size": 4096}], "irqs": [{"spi": 1}],
+                        "host": {"handover": "absent"}},
+                       {"name": "uart1", "kind": "uart", "type": "xuartps", "mmio": [{"base": "0xff010000", "size": 4096}], "irqs": [{"spi": 22}, {"spi": 130}],
+                        "host": {"handover": "none"}}]}
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def hypervisor():
 
 @pytest.fixture
 def host(hypervisor):
-    platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"}, "memory": POOLS,
+    platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"}, "memory": POOLS, **DEVICES,
                 "backends": {"jailhouse": hypervisor.platform()}}
     with Phid(backends=("jailhouse",), platform=platform) as phid:
         (phid.dir / "inmate").write_bytes(INMATE)
@@ -57,6 +62,31 @@ def test_a_cell_through_its_life(host, hypervisor):
     assert hypervisor.cells == {} and hypervisor.root == set(range(8))
     assert client.container("a").json["exit"]["code"] == 137
     client.delete("a").expect(204)
+
+
+def test_devices_with_their_interrupts_and_the_console(host, hypervisor):
+    client = host.client()
+    made = client.put("a", spec(host, devices=[{"name": "uart1"}])).expect(201).json["cell"]
+    assert (made["devices"], made["irqs"]) == (["uart1"], [54, 162])
+    config = only(hypervisor).config
+    shown = json.loads(subprocess.run([str(build_dir() / "client/phictl"), "cell", "show", "--json", "/dev/stdin"], input=config,
+                                      capture_output=True, check=True, timeout=30).stdout)
+    assert shown["memory"][2] == {"phys": "0xff010000", "virt": "0xff010000", "size": "0x1000", "flags": ["read", "write", "io"]}
+    assert [(c["address"], c["pin_base"], c["pins"]) for c in shown["irqchips"]] == [("0x8000000", 32, "54"), ("0x8000000", 160, "162")]
+    assert shown["console"]["address"] == "0xff010000" and shown["console"]["type"] == 4
+    other = client.put("b", spec(host, devices=[{"kind": "uart"}])).expect(201).json["cell"]
+    assert other["devices"] == ["uart0"]
+    refused = client.put("c", spec(host, devices=[{"kind": "uart"}])).expect(409, "no-resources").json
+    assert {(b["unit"], b["owner"]) for b in refused["blockers"]} == {("device uart0", "b"), ("device uart1", "a")}
+    vector = client.get("/v1/allocations").json
+    assert {d["name"]: d["owners"] for d in vector["devices"]} == {"uart0": ["b"], "uart1": ["a"]}
+    assert {i["irq"]: i["owner"] for i in vector["irqs"]} == {33: "b", 54: "a", 162: "a"}
+    client.close()
+    host.kill9()
+    host.start()
+    client.kill("a", "KILL").expect(200)
+    client.put("c", spec(host, devices=[{"name": "uart1"}])).expect(201)
+    assert {d["name"]: d["owners"] for d in client.get("/v1/allocations").json["devices"]} == {"uart0": ["b"], "uart1": ["c"]}
 
 
 def test_an_address_arguments_and_memory_above_4_gib(host, hypervisor):
@@ -170,16 +200,16 @@ def test_32_creates_at_once_get_each_unit_once(host, hypervisor):
     assert all(b - a >= 65536 for a, b in zip(ranges, ranges[1:]))
 
 
-def test_runphi_and_the_keeper(host, hypervisor):
-    r = Runphi(host, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+def test_runphi_and_the_keeper(host, hypervisor, runphi_dir):
+    r = Runphi(host, runphi_dir)
     bundle = r.bundle("b", {"inmate": "boot/guest.elf", "net": "none", "vcpus": 2, "memory": 1, "starting_vaddress": "0x70000000"})
     out = r.dir / "out"
     with open(out, "w") as f:
         run = subprocess.Popen(r.argv("run", "-b", bundle, "rt"), env=r.env, stdin=subprocess.DEVNULL, stdout=f)
     eventually(lambda: hypervisor.cells and only(hypervisor).state == "running")
     assert only(hypervisor).images[-1][0] == 0x70000000 and len(only(hypervisor).cpus) == 2
-    state = json.loads(r.good("state", "rt"))
-    assert state["status"] == "running" and state["pid"] > 0
+    eventually(lambda: r.state("rt")["status"] == "running")  # phid looks at it after the hypervisor has
+    assert r.state("rt")["pid"] > 0
     hypervisor.ends(only(hypervisor).name)
     assert run.wait(30) == 0
     assert "no console" in out.read_text() and hypervisor.cells == {}

@@ -2,7 +2,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 
 import pytest
 from conftest import eventually
@@ -32,6 +31,9 @@ def test_a_kept_cell_is_stopped_for_the_oci_side_and_goes_on(runphi, client, phi
     assert runphi.state("one")["status"] == "stopped" and runphi.state("one")["pid"] == 0
     status, _, err = runphi("kill", "one", "9")
     assert status == 1 and "container not running" in err
+    for verb in ("pause", "start", "resume"):
+        status, _, err = runphi(verb, "one")
+        assert status == 1 and "container not running" in err, verb
     runphi.good("kill", "--all", "one", "9")
     assert "kept" in runphi("delete", "--force", "one")[2]
     runphi.good("delete", "--force", "one")  # as a shim does: once more
@@ -70,6 +72,15 @@ def test_the_next_create_of_the_like_claims_the_cell(runphi, client, phid, again
     await_gone(state["pid"])
     runphi.good("delete", again)
     assert phid.sim.cells() == [] and runphi.markers() == []
+
+
+def test_a_claimed_cell_whose_keeper_is_lost_in_turn_is_claimed_at_once(runphi, phid):
+    for ident in ("one", "two", "three"):
+        running(runphi, ident)
+        state = runphi.state(ident)
+        os.kill(state["pid"], signal.SIGKILL)
+        await_gone(state["pid"])
+    assert len(phid.sim.cells()) == 1
 
 
 def test_events_tell_of_a_claim(runphi, client):
@@ -130,9 +141,9 @@ def test_a_claim_whose_creator_dies_is_given_back(runphi, client, phid):
     assert now["oci"]["id"] == "three" and now["state"] == "running" and len(phid.sim.cells()) == 1
 
 
-def test_phid_killed_after_the_claim_gives_the_keeper_its_console(own_phid):
+def test_phid_killed_after_the_claim_gives_the_keeper_its_console(own_phid, runphi_dir):
     phid = own_phid()
-    r = Runphi(phid, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+    r = Runphi(phid, runphi_dir)
     client = phid.client()
     running(r, "one")
     lose_keeper(r, client, "one")

@@ -152,6 +152,8 @@ def changed(base, *changes):
 
 
 MINIMAL = {"format": "phid-platform/1"}
+GIC = {"controller": "gicv2", "base": "0x8000000"}
+DEVICE = {"name": "a", "kind": "uart", "type": "pl011", "mmio": [{"base": "0x1000", "size": 4096}], "irqs": [{"spi": 1}], "host": {"handover": "absent"}}
 JAILHOUSE = {"flavour": "upstream-14", "architecture": "arm64"}
 GOOD_PLATFORMS = [
     MINIMAL,
@@ -174,6 +176,8 @@ GOOD_PLATFORMS = [
     {**MINIMAL, "backends": {"qemu": {"accel": ["kvm", "tcg"]}}},
     {**MINIMAL, "backends": {"qemu": None}},
     {**MINIMAL, "backends": {"jailhouse": None}},
+    {**MINIMAL, "devices": None}, {**MINIMAL, "devices": []}, {**MINIMAL, "interrupts": GIC}, {**MINIMAL, "interrupts": None},
+    {**MINIMAL, "interrupts": GIC, "devices": [DEVICE, {**DEVICE, "name": "b", "mmio": [{"base": "0x2000", "size": "4K"}], "irqs": None, "type": None}]},
     {**MINIMAL, "backends": {"jailhouse": JAILHOUSE}},
     {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "comm_region": "0x80000000", "note": 1}}},
 ]
@@ -200,9 +204,15 @@ BAD_PLATFORMS = [
     {**MINIMAL, "backends": {"qemu": {"accel": ["xen"]}}}, {**MINIMAL, "backends": {"qemu": {"accel": ["kvm", "tcg", "kvm"]}}},
     {**MINIMAL, "backends": {"qemu": {"accel": [None]}}},
     # defined, not built
-    *({**MINIMAL, m: {}} for m in ("include", "expect", "interrupts", "devices", "remote_processors", "links")),
+    *({**MINIMAL, m: {}} for m in ("include", "expect", "remote_processors", "links")),
     *({**MINIMAL, "cpus": {m: {}}} for m in ("classes", "domains")),
     *(changed(POOL, (("memory", 0, m), "x")) for m in ("access", "use", "scrub", "seen_at")),
+    {**MINIMAL, "interrupts": {}}, {**MINIMAL, "interrupts": {**GIC, "controller": "apic"}}, {**MINIMAL, "interrupts": {**GIC, "base": 1}},
+    {**MINIMAL, "interrupts": {**GIC, "virtual": []}}, {**MINIMAL, "devices": {}},
+    *({**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, m: v}]} for m, v in (
+        ("name", ""), ("name", None), ("kind", ""), ("type", ""), ("host", {}), ("host", None), ("host", {"handover": "unbind"}),
+        ("mmio", [{}]), ("mmio", [{"base": "0x1000"}]), ("mmio", [{"base": "0x1000", "size": 0}]), ("irqs", [{}]), ("irqs", [{"spi": 988}]),
+        ("irqs", [{"gsi": 1}]), ("dma", True), ("group", "x"), ("share", 1), ("requires", []), ("safe_state", []), ("stream_ids", []), ("nobody", 1))),
     {**MINIMAL, "backends": {"xen": {}}}, {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "host_enable": True}}},
     {**MINIMAL, "backends": {"jailhouse": {}}}, {**MINIMAL, "backends": {"jailhouse": {"flavour": "upstream-14"}}},
     *({**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, m: v}}} for m, v in (("flavour", "x"), ("flavour", None), ("architecture", "riscv"),
@@ -230,6 +240,14 @@ def check_config(tmp_path, platform):
     if done.returncode != 0:
         assert str(file) in done.stderr, done.stderr
     return done
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "share/platforms").glob("*.json")), ids=lambda p: p.stem)
+def test_the_platforms_that_come_along_are_right(tmp_path, path):
+    platform = json.loads(path.read_text())
+    jsonschema.Draft202012Validator(json.loads(source("schema/platform.schema.json"))).validate(platform)
+    done = check_config(tmp_path, platform)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("platform", GOOD_PLATFORMS, ids=lambda p: json.dumps(p)[24:70])
@@ -273,6 +291,7 @@ GOOD_BOOTS = [
     {**BOOT, "memory": []}, {**BOOT, "memory": [{"size": "1M"}, {"size": 4096, "pool": "host", "at": None, "colors": None}]},
     {**BOOT, "memory": [{"size": "0x1000", "colors": "0xF0"}]},
     {**BOOT, "console": {"log": {"max": "4K"}}}, {**BOOT, "console": {"log": {"max": 67108864}}}, {**BOOT, "console": {"log": None}},
+    {**BOOT, "devices": []}, {**BOOT, "devices": None},
     {**BOOT, "stop": {"grace_ms": 0, "then": "nothing"}}, {**BOOT, "lifecycle": {"keeper_lost": "keep"}},
 ]
 BAD_BOOTS = [
@@ -288,7 +307,10 @@ BAD_BOOTS = [
     {**BOOT, "memory": [{"size": 4096, "at": "0x4000000000000000"}]}, {**BOOT, "memory": [{"size": 4096}] * 17},
     {**BOOT, "console": {"log": {"max": 1}}}, {**BOOT, "console": {"log": 1}}, {**BOOT, "stop": {"grace_ms": -1}},
     {**BOOT, "lifecycle": {"keeper_lost": ""}}, {**BOOT, "labels": {"a": 1}}, {**BOOT, "labels": []}, {**BOOT, "labels": {"": ""}},
-    *({**BOOT, m: {}} for m in ("devices", "remote_processors", "links", "health")),
+    {**BOOT, "devices": {}}, {**BOOT, "devices": [{}]}, {**BOOT, "devices": [{"name": "a", "kind": "b"}]}, {**BOOT, "devices": [{"name": ""}]},
+    {**BOOT, "devices": [{"kind": 1}]}, {**BOOT, "devices": [{"name": "a", "as": "b"}]}, {**BOOT, "devices": [{"name": "a", "share": 1}]},
+    {**BOOT, "devices": [{"name": str(i)} for i in range(17)]},
+    *({**BOOT, m: {}} for m in ("remote_processors", "links", "health")),
     *({**BOOT, "boot": {m: "/x"}} for m in ("dtb", "firmware", "args", "entry")),
     {**BOOT, "cpus": {"class": "x"}}, {**BOOT, "memory": [{"size": 4096, "access": "x"}]}, {**BOOT, "console": {"via": "x"}},
     {**BOOT, "console": {"log": {"keep_on_failure": True}}}, {**BOOT, "stop": {"ask": "x"}},

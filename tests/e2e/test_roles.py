@@ -3,15 +3,18 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
+import tempfile
 import traceback
 
 import pytest
 from conftest import finish
 from phidtest.client import Client
-from phidtest.daemon import Phid
+from phidtest.daemon import Phid, build_dir
 from phidtest.openapi import document
+from test_runphi import Runphi
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as another user")
 
@@ -162,12 +165,24 @@ class GroupedPhid(Phid):
         return ["unshare", "-m", "sh", "-c", script, str(group), *super().argv()]
 
 
-@pytest.fixture(scope="module")
-def grouped():
+def skip_without_groups():
     if shutil.which("unshare") is None or not can_have_groups():
         pytest.skip("no mount namespace can be made here, so that no group can be added without touching /etc")
     if "phid" in {line.split(":")[0] for line in open("/etc/group")}:
         pytest.skip("this host has a group phid already")
+
+
+def skip_unless_nobody_reaches(program):
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing")
+    probe = subprocess.run(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "test", "-x", str(build_dir() / program)])
+    if probe.returncode != 0:
+        pytest.skip("user nobody cannot reach the build directory")
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    skip_without_groups()
     with GroupedPhid() as p:
         p.client().put("a", {}).expect(201)
         yield p
@@ -211,6 +226,31 @@ def test_a_keeper_of_another_user_can_write_its_cells_directory(grouped):
     grouped.client().delete("mine", force=True).expect(204)
 
 
+def test_a_member_s_own_runphi_runs_a_guest_as_that_member():
+    """The keeper is the caller's here, and no root: it cannot become the caller, and need not."""
+    skip_without_groups()
+    skip_unless_nobody_reaches("client/runphi")
+    with GroupedPhid(backends=("qemu",), platform={"format": "phid-platform/1", "cpus": {"host": ""}}) as p:
+        runphi = Runphi(p, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
+        bundle = runphi.bundle("b", {"format": "phid-boot/1", "boot": {"kernel": "/boot/guest.elf", "cmdline": "sleep 20; exit 5"},
+                                     "memory": [{"size": "16M"}]})
+        os.chown(runphi.dir, NOBODY, NOBODY)
+
+        def life():
+            runphi.good("create", "-b", bundle, "own")
+            with Client(str(p.socket)) as c:
+                record = c.containers()[0]
+            status = [pathlib.Path(f"/proc/{record[who]['pid']}/status").read_text() for who in ("keeper", "cell")]
+            runphi.good("delete", "-f", "own")
+            return [re.findall(r"^Uid:\t(\d+)", s, re.M) for s in status], runphi("run", "-b", bundle, "own")[0], len(runphi.markers())
+
+        try:
+            assert as_user(NOBODY, NOBODY, [ADMIN_GROUP], life) == [[[str(NOBODY)]] * 2, 5, 0]
+            assert p.client().containers() == []
+        finally:
+            shutil.rmtree(runphi.dir)
+
+
 # ---- an unprivileged phid ----
 
 def test_an_unprivileged_phid_has_its_own_user_for_administrator():
@@ -220,12 +260,7 @@ def test_an_unprivileged_phid_has_its_own_user_for_administrator():
             os.chown(self.dir, NOBODY, NOBODY)
             return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *super().argv()]
 
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is missing")
-    probe = subprocess.run(["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "test", "-x",
-                            str(Phid.__init__.__globals__["build_dir"]() / "daemon" / "phid")])
-    if probe.returncode != 0:
-        pytest.skip("user nobody cannot reach the build directory")
+    skip_unless_nobody_reaches("daemon/phid")
     with Unprivileged() as p:
         def ask():
             with Client(str(p.socket)) as c:

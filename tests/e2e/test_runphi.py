@@ -58,10 +58,8 @@ SIM = {"format": "phid-boot/1", "backend": "sim", "boot": {"cmdline": "sim=count
 
 
 @pytest.fixture
-def runphi(phid, tmp_path_factory):
-    r = Runphi(phid, tempfile.mkdtemp(prefix="phid-rp-", dir="/tmp"))
-    yield r
-    shutil.rmtree(r.dir)
+def runphi(phid, runphi_dir):
+    return Runphi(phid, runphi_dir)
 
 
 def test_64_processes_at_once_get_16_cpus_once_each(runphi, phid, client):

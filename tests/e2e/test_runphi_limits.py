@@ -27,7 +27,7 @@ def test_annotations_say_what_the_cell_gets(runphi, client, annotations, cpus, m
 
 
 @pytest.mark.parametrize("annotation, value", [("org.runphi.cpus", "2"), ("org.runphi.cpus.count", "none"), ("org.runphi.memory", "3"),
-                                               ("org.runphi.devices", "[]"), ("org.runphi.container.plc.cpus.count", "1")])
+                                               ("org.runphi.links", "[]"), ("org.runphi.container.plc.cpus.count", "1")])
 def test_a_wrong_annotation_is_refused_by_name_and_leaves_nothing(runphi, client, annotation, value):
     status, _, err = runphi("create", "-b", runphi.bundle("b", OPEN, {"annotations": {annotation: value}}), "one")
     assert status == 1 and annotation in err
@@ -91,7 +91,7 @@ def test_an_update_that_changes_nothing_is_done(runphi, client, resources):
 @pytest.mark.parametrize("resources, where", [({"cpu": {"cpus": "1-3"}}, "/cpu/cpus"), ({"cpu": {"shares": 2}}, "/cpu/shares"),
                                               ({"cpu": {"quota": 300000}}, "/cpu/quota"), ({"memory": {"limit": 67108864}}, "/memory/limit"),
                                               ({"memory": {"swap": 67108864}}, "/memory/swap"), ({"pids": {"limit": 5}}, "/pids/limit"),
-                                              ({"hugepageLimits": [{"limit": 1}]}, "hugepageLimits"), ({"cpu": {"cpus": "x"}}, "/cpu/cpus"), ([], "/resources")])
+                                              ({"hugepageLimits": [{"limit": 1}]}, "/hugepageLimits"), ({"cpu": {"cpus": "x"}}, "/cpu/cpus"), ([], "/resources")])
 def test_an_update_that_would_change_something_is_refused_by_name(runphi, client, resources, where):
     before = made(runphi, client, OPEN, {"linux": {"resources": HAS}})
     status, err = update(runphi, resources)

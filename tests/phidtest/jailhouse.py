@@ -2,6 +2,7 @@
 no check between cells, ids reused at once, another architecture answered well and not made, no event when a cell ends.
 
 It is a stream socket in the device's place (backends/jailhouse/driver.c, stand_in) and a directory in that of sysfs."""
+import contextlib
 import errno
 import os
 import pathlib
@@ -35,7 +36,7 @@ class Jailhouse:
         self.dir = pathlib.Path(directory)
         self.device, self.sysfs = self.dir / "jailhouse", self.dir / "sysfs"
         self.arch, self.lock = arch, threading.Lock()
-        self.root, self.cells, self.calls, self.delay, self.enabled = set(cpus), {}, [], {}, True
+        self.root, self.cells, self.calls, self.delay, self.enabled, self.faults = set(cpus), {}, [], {}, True, 0
         (self.sysfs / "cells").mkdir(parents=True)
         self._write(self.sysfs / "enabled", "1")
         self._show_all()
@@ -79,7 +80,10 @@ class Jailhouse:
 
     def _answer(self, connection):
         with connection, connection.makefile("rb") as f:
-            operation, n = struct.unpack("=II", f.read(8))
+            head = f.read(8)
+            if len(head) < 8:
+                return  # a phid that was killed
+            operation, n = struct.unpack("=II", head)
             body = f.read(n)
             time.sleep(self.delay.get(operation, 0))
             with self.lock:
@@ -87,12 +91,16 @@ class Jailhouse:
                 err = 0 if self.enabled else errno.EINVAL
                 if not err:
                     err = {CREATE: self._create, LOAD: self._load, START: self._start, DESTROY: self._destroy}[operation](body)
-            connection.sendall(struct.pack("=i", err))
+            with contextlib.suppress(BrokenPipeError):  # a phid that was killed does not listen
+                connection.sendall(struct.pack("=i", err))
 
     def _by_name(self, name):
         return next(c for c in self.cells.values() if c.name == name)
 
     def _create(self, config):
+        if self.faults > 0:  # one of the next creates fails
+            self.faults -= 1
+            return errno.EIO
         if len(config) > 65536:
             return errno.E2BIG
         if config[:5] != b"JHCLL" or struct.unpack_from("<H", config, 6)[0] != 14 or len(config) < HEADER:
@@ -110,6 +118,7 @@ class Jailhouse:
         number = next(i for i in range(1, 1000) if i not in self.cells)
         self.root -= set(cpus)
         self.cells[number] = Cell(number, name, cpus, memory)
+        self.cells[number].config = config
         self._show_all()
         return 0
 

@@ -338,6 +338,7 @@ static void a_wrong_document_is_refused_by_its_place(void **state)
 		{"{\"name\":\"a\",\"flavour\":\"upstream-13\"}", "/flavour"},
 		{"{\"name\":\"a\",\"cpus\":\"2-1\"}", "/cpus"},
 		{"{\"name\":\"a\",\"cpus\":2}", "/cpus"},
+		{"{\"name\":\"a\",\"console\":[]}", "/console"},
 		{"{\"name\":\"a\",\"cpu_set_size\":7}", "/cpu_set_size"},
 		{"{\"name\":\"a\",\"flags\":[\"passive\"]}", "/flags"},
 		{"{\"name\":\"a\",\"reset_address\":\"0xg\"}", "/reset_address"},

@@ -150,6 +150,7 @@ static void change(struct host *h, int which)
 	case 38: h->cells[0].n_rcpus = h->cells[1].n_rcpus = 8; h->cells[0].rcpus[0] = h->cells[1].rcpus[0] = 1; break;
 	case 39: memory(h, 1, 2)->flags &= ~(uint64_t)JH_ROOTSHARED; break;
 	case 40: h->cells[0].arch = h->cells[1].arch = h->system.root.arch = JH_X86; h->cells[1].cpus[0] = 1; break;
+	case 41: pci(h, 1)->bdf = 16; break;
 	}
 }
 
@@ -165,7 +166,7 @@ static void each_change_that_is_not_safe_is_found(void **state)
 		"1link-mismatch/pci/0", "1link-section/pci/0", "1stream-overlap/stream_ids", ":1flavour-mismatch/flavour", ":1name-twice/name",
 		":1cpu-not-of-root/cpus", ":1memory-reserved/memory/0/phys", ":1memory-reserved/memory/2/phys", ":1memory-reserved/memory/2/phys",
 		":1memory-reserved/memory/2/phys", ":1memory-of-linux/memory/0/phys", "1remote-cpu-overlap/remote_cpus", "1memory-overlap/memory/2/phys",
-		":1cpu-0/cpus",
+		":1cpu-0/cpus", "1memory-overlap/memory/3/phys",
 	};
 
 	(void)state;

@@ -77,6 +77,18 @@ static void annotations_replace_what_the_image_says(void **state)
 	assert_int_equal(s.log_max, 8192);
 }
 
+static void a_text_is_taken_as_it_is(void **state)
+{
+	_clean_spec_ struct spec s;
+	struct phi_error e;
+
+	(void)state;
+	image_spec(&s);
+	assert_done(annotate("\"org.runphi.boot.cmdline\":\"{a} b\",\"org.runphi.name\":\"[press]\"", &s, &e), e);
+	assert_string_equal(s.boot.cmdline, "{a} b");
+	assert_string_equal(s.name, "[press]");
+}
+
 static void regions_of_memory_are_json(void **state)
 {
 	_clean_spec_ struct spec s;
@@ -103,7 +115,7 @@ static void an_annotation_that_nobody_knows_is_refused_by_its_name(void **state)
 	refuse("\"org.runphi.cpus.\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.cpus.");
 	refuse(CONTAINERD ",\"org.runphi.container.other.cpu\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.other.cpu");
 	refuse(CONTAINERD ",\"org.runphi.container.plc\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.plc");
-	refuse("\"org.runphi.devices\":\"[]\"", PHI_NOT_BUILT, "org.runphi.devices");
+	refuse("\"org.runphi.links\":\"[]\"", PHI_NOT_BUILT, "org.runphi.links");
 	refuse("\"org.runphi.boot.dtb\":\"/x\"", PHI_NOT_BUILT, "org.runphi.boot.dtb");
 }
 
@@ -188,6 +200,21 @@ static void a_vm_section_and_an_annotation_do_not_both_say_what_boots(void **sta
 	spec_init(&s);
 	assert_done(oci_config_read(text, strlen(text), &c, &e), e);
 	assert_refused(oci_annotations_to_spec(&c, &s, &e), e, PHI_INVALID, "/annotations");
+}
+
+static void another_container_s_boot_is_not_the_vm_section_s_business(void **state)
+{
+	static const char text[] = "{\"ociVersion\":\"1.0.2\",\"vm\":{\"kernel\":{\"path\":\"/k\"}},\"annotations\":{" CONTAINERD
+				   ",\"org.runphi.container.other.boot.cmdline\":\"x\"}}";
+	_clean_oci_ struct oci_config c = {0};
+	_clean_spec_ struct spec s;
+	struct phi_error e;
+
+	(void)state;
+	spec_init(&s);
+	assert_done(oci_config_read(text, strlen(text), &c, &e), e);
+	assert_done(oci_annotations_to_spec(&c, &s, &e), e);
+	assert_null(s.boot.cmdline);
 }
 
 /* ---- linux.resources ---- */
@@ -301,12 +328,14 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(annotations_replace_what_the_image_says),
+		cmocka_unit_test(a_text_is_taken_as_it_is),
 		cmocka_unit_test(regions_of_memory_are_json),
 		cmocka_unit_test(an_annotation_that_nobody_knows_is_refused_by_its_name),
 		cmocka_unit_test(a_wrong_value_is_refused_at_its_annotation),
 		cmocka_unit_test(a_pod_s_annotation_can_be_for_one_of_its_containers),
 		cmocka_unit_test(a_sandbox_and_the_runtime_asked_for),
 		cmocka_unit_test(a_vm_section_and_an_annotation_do_not_both_say_what_boots),
+		cmocka_unit_test(another_container_s_boot_is_not_the_vm_section_s_business),
 		cmocka_unit_test(limits_of_the_bundle_fill_in_what_nobody_said),
 		cmocka_unit_test(limits_of_the_bundle_do_not_change_what_the_image_says),
 		cmocka_unit_test(limits_that_no_cell_can_have_are_refused),

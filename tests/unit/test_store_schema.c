@@ -201,6 +201,36 @@ static void two_containers_share_neither_id_nor_incarnation_and_a_row_is_never_u
 	store_rollback(b->s);
 }
 
+static void a_device_has_one_owner_and_goes_with_its_container(void **state)
+{
+	struct box *b = *state;
+	struct alloc_grant g = {.n_devices = 2, .devices = {"uart1", "can0"}}, again = {.n_devices = 1, .devices = {"can0"}}, read;
+	struct container c = {0};
+	struct phi_error e;
+	int64_t one, two;
+
+	reopen(b);
+	begin(b);
+	one = insert(b, "one");
+	two = insert(b, "two");
+	assert_done(store_grant_insert(b->s, one, &g, &e), e);
+	assert_refused(store_grant_insert(b->s, two, &again, &e), e, PHI_INTERNAL, "");
+	assert_done(store_grant_read(b->s, STORE_WRITE, one, &read, &e), e);
+	assert_int_equal(read.n_devices, 2);
+	assert_string_equal(read.devices[0], "uart1"); /* in the order of the wish */
+	assert_done(store_container_by_row(b->s, STORE_WRITE, one, &c, &e), e);
+	c.state = STATE_STOPPED;
+	assert_true(store_container_update(b->s, &c, &e) < 0);
+	assert_contains(e.detail, "holds devices");
+	assert_done(store_grant_quarantine(b->s, one, &e), e);
+	assert_done(store_grant_release(b->s, one, &e), e);
+	assert_done(store_container_update(b->s, &c, &e), e);
+	assert_true(store_grant_insert(b->s, one, &again, &e) < 0);
+	assert_done(store_grant_insert(b->s, two, &again, &e), e);
+	container_done(&c);
+	store_rollback(b->s);
+}
+
 static void a_container_is_read_back_as_it_was_written(void **state)
 {
 	struct box *b = *state;
@@ -267,6 +297,7 @@ int main(void)
 		store_test(a_stopped_container_cannot_be_granted_anything),
 		store_test(a_grant_does_not_change_and_needs_a_container),
 		store_test(two_containers_share_neither_id_nor_incarnation_and_a_row_is_never_used_again),
+		store_test(a_device_has_one_owner_and_goes_with_its_container),
 		store_test(a_container_is_read_back_as_it_was_written),
 	};
 

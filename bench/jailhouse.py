@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+"""A create of a Jailhouse cell beside runPHI's compile step: from the API call to the driver's ioctl (of the stand-in), and the plan
+on a full host.
+
+    bench/jailhouse.py [--runs N] [--json FILE]     PHID_BUILD: a build with --enable-test-hooks, without sanitizers"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SOURCE = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
+from measure import once, table, write  # noqa: E402
+from phidtest.daemon import Phid, build_dir  # noqa: E402
+from phidtest.jailhouse import CREATE, Jailhouse  # noqa: E402
+
+# As many bytes as a cell of one region, a communication region and an irqchip, as a C file: what gcc and objcopy are given.
+CELL_C = """
+struct { char head[132]; unsigned long cpus[1]; struct { unsigned long phys, virt, size, flags; } memory[2]; unsigned long chip[4]; }
+__attribute__((packed)) config = { .head = "JHCLL", .cpus = {2}, .memory = {{0x70000000, 0, 0x10000, 0x47}, {0, 0x80000000, 0x1000, 0x23}} };
+"""
+
+
+def compile_step(dir, env):
+    (dir / "cell.c").write_text(CELL_C)
+    begin = time.perf_counter()
+    once(["/usr/bin/gcc", "-c", "-o", str(dir / "cell.o"), str(dir / "cell.c")], env)
+    once(["/usr/bin/objcopy", "-O", "binary", "--remove-section=.note.gnu.property", str(dir / "cell.o"), str(dir / "cell.cell")], env)
+    return (time.perf_counter() - begin) * 1000
+
+
+class Timed(Jailhouse):
+    """Notes when a create arrives."""
+
+    def _create(self, config):
+        self.arrived = time.perf_counter()
+        return super()._create(config)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--json")
+    args = parser.parse_args()
+    env = {"PATH": "/usr/bin:/bin"}
+    times = {"gcc -c and objcopy": [], "from the API call to the ioctl": []}
+    hypervisor = Timed(tempfile.mkdtemp(prefix="phid-jh-", dir="/tmp"))
+    platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"},
+                "memory": [{"name": "ddr", "kind": "carveout", "base": "0x70000000", "size": "16M"}], "backends": {"jailhouse": hypervisor.platform()}}
+    with tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d, Phid(backends=("jailhouse",), platform=platform) as phid:
+        (phid.dir / "inmate").write_bytes(b"x" * 4096)
+        client = phid.client()
+        for n in range(args.runs):
+            times["gcc -c and objcopy"].append(compile_step(pathlib.Path(d), env))
+            begin = time.perf_counter()
+            client.put(f"c{n}", {"boot": {"inmate": str(phid.dir / "inmate")}, "memory": [{"size": 65536}]}).expect(201)
+            times["from the API call to the ioctl"].append((hypervisor.arrived - begin) * 1000)
+            client.delete(f"c{n}", force=True).expect(204)
+        assert hypervisor.calls.count(CREATE) == args.runs
+    hypervisor.close()
+    results = {name: {"p50_ms": statistics.median(t), "p99_ms": sorted(t)[int(len(t) * 0.99)]} for name, t in times.items()}
+    rows = {"create": table("a Jailhouse cell's configuration, made", results, "gcc -c and objcopy")}
+    rows["plan"] = json.loads(subprocess.run([str(build_dir() / "bench/plan")], check=True, capture_output=True).stdout)
+    print(f"\nplan on a host of 256 CPUs with 64 cells: p50 {rows['plan']['plan_us']['p50']} us, p99 {rows['plan']['plan_us']['p99']} us")
+    print(f"check of 64 cells with each other: p50 {rows['plan']['check_64_cells_us']['p50']} us")
+    write(args.json, rows)
+
+
+if __name__ == "__main__":
+    main()
