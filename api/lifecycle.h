@@ -30,7 +30,7 @@ extern const char *const lifecycle_verbs[VERB_MAX + 1];
 
 /* PHI_OK where the verb may go on, else the code to answer. */
 enum phi_code lifecycle_may(enum container_state s, enum container_verb v);
-/* The same with a sentence, in the words that containerd and its like look for (facts: shim-runc-v2). */
+/* The same with a sentence, in the words that containerd and its like look for (the shim of runc, v2). */
 int lifecycle_check(enum container_state s, enum container_verb v, const char *id, struct phi_error *e);
 enum container_state lifecycle_state(const char *word); /* STATE_MAX if unknown */
 enum container_verb lifecycle_verb(const char *word);	/* VERB_MAX if unknown */

@@ -268,6 +268,35 @@ static int cmd_host(char **args, struct phi_error *e)
 	return host_command(args[0], &o, e);
 }
 
+/* Whether this host is fit: what each backend says of itself, and the readiness checks. Ends with 1 if anything is not. */
+static int cmd_doctor(char **args, struct phi_error *e)
+{
+	_clean_json_ struct json *host = NULL;
+	bool fit = true, ok;
+	int r = ask("GET", "/v1/host", NULL, &host, e);
+
+	(void)args;
+	if (r < 0)
+		return r;
+	if (opt.json)
+		return print_json(json_get(host, "checks"));
+	for (const struct json *b = json_first(json_get(host, "backends")); b != NULL; b = json_next(b)) {
+		ok = false;
+		json_is_bool(json_get(b, "available"), &ok);
+		fit = fit && ok;
+		printf("%-4s backend %-14s %s\n", ok ? "ok" : "NO", text_of(b, "name"), ok ? "" : text_of(b, "reason"));
+	}
+	for (const struct json *c = json_first(json_get(host, "checks")); c != NULL; c = json_next(c)) {
+		ok = false;
+		json_is_bool(json_get(c, "ok"), &ok);
+		fit = fit && ok;
+		printf("%-4s %-22s %s\n", ok ? "ok" : "NO", text_of(c, "name"), text_of(c, "detail"));
+		if (!ok)
+			printf("     %-22s -> %s\n", "", text_of(c, "remedy"));
+	}
+	return !fit;
+}
+
 static int cmd_rm(char **args, struct phi_error *e)
 {
 	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 48];
@@ -370,6 +399,7 @@ static const struct {
 	{"events", "[--follow]", "what happened, oldest first", 0, cmd_events},
 	{"plan", "BUNDLE", "what a create of the bundle would get; changes nothing", 1, cmd_plan},
 	{"cell", "show FILE | check [--root FILE] FILE... | write SPEC FILE", "Jailhouse cells as files", -1, cmd_cell},
+	{"doctor", "", "is this host fit: backends and readiness, with remedies", 0, cmd_doctor},
 	{"host", "enable | disable [--force]", "turn Jailhouse on and off", 1, cmd_host},
 	{"rm", "[--force] ID", "delete a stopped container; with --force any, which is ended first", 1, cmd_rm},
 	{"stop", "[--timeout S] [--kill] ID", "power down, kill after the grace period, wait for the end", 1, cmd_stop},

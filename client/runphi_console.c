@@ -1,4 +1,4 @@
-/* The pseudo-terminal of a cell. What real clients do (facts: shim, conmon, dockerd): they listen on a Unix socket and take one
+/* The pseudo-terminal of a cell. What real clients do (the shim, conmon, dockerd): they listen on a Unix socket and take one
  * message with one descriptor, the master; nothing is answered. */
 #include "runphi.h"
 

@@ -177,11 +177,11 @@ static void add_check(struct json *list, const char *name, bool ok, const char *
 	json_add(list, NULL, o);
 }
 
-static void add_checks(struct json *j)
+static void add_checks(const struct phid *p, struct json *j)
 {
 	struct json *list = json_add_array(j, "checks");
-	char text[256];
-	bool isolated;
+	char text[256], features[4096];
+	bool isolated, budgets, unqueued;
 
 	isolated = read_small("/sys/devices/system/cpu/isolated", text, sizeof(text)) > 1 && text[0] != '\0';
 	add_check(list, "isolated-cpus", isolated, isolated ? text : "no CPU is isolated from the host's tasks",
@@ -189,6 +189,18 @@ static void add_checks(struct json *j)
 	read_small("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", text, sizeof(text));
 	add_check(list, "cpu-governor", text[0] == '\0' || strcmp(text, "performance") == 0, text[0] ? text : "no frequency scaling",
 		  "set the governor to performance");
+	/* With it a task of a cgroup without a budget cannot be real-time at all (sched-rt-group.rst). */
+	budgets = access("/sys/fs/cgroup/cpu/cpu.rt_runtime_us", F_OK) == 0;
+	add_check(list, "rt-group-sched", !budgets,
+		  budgets ? "CONFIG_RT_GROUP_SCHED: real-time tasks in cgroups without a budget fail" : "real-time tasks need no budget of their cgroup",
+		  "a kernel without CONFIG_RT_GROUP_SCHED, or a budget (cpu.rt_runtime_us) for each cgroup");
+	if (!p->platform.jailhouse.present)
+		return;
+	/* Jailhouse takes two software interrupts of a GICv2 with the same number for one: a lost one stalls Linux. */
+	unqueued = read_small("/sys/kernel/debug/sched/features", features, sizeof(features)) > 0 && strstr(features, "NO_TTWU_QUEUE") != NULL;
+	add_check(list, "jailhouse-gicv2", !p->platform.interrupts.present || p->platform.interrupts.controller != 0 || unqueued,
+		  unqueued ? "the scheduler does not queue wake-ups" : "a GICv2 under Jailhouse may lose interrupts between CPUs of Linux",
+		  "echo NO_TTWU_QUEUE >/sys/kernel/debug/sched/features at each boot, or a kernel with PREEMPT_RT");
 }
 
 struct json *host_to_json(const struct phid *p)
@@ -227,6 +239,6 @@ struct json *host_to_json(const struct phid *p)
 		b->describe(o);
 		json_add(list, NULL, o);
 	}
-	add_checks(j);
+	add_checks(p, j);
 	return j;
 }

@@ -215,7 +215,7 @@ static int run(struct phid *p, struct phi_error *e)
 	r = lock_state(p->config.state_dir, e);
 	if (r < 0)
 		return r;
-	/* The heap is not trimmed once a request (loop.md, trap 3). */
+	/* The heap is not trimmed once a request. */
 	mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	mallopt(M_TOP_PAD, 1 << 20);
 	mallopt(M_MMAP_THRESHOLD, 4 << 20);

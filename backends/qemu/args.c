@@ -14,7 +14,7 @@ const char *qemu_machine(const struct spec *s)
 		return "microvm";
 	if (s->boot.machine == MACHINE_Q35)
 		return "q35";
-	/* Linux hangs in microvm's clock calibration on a loaded host without KVM (facts: host.md §2); an initrd means Linux. */
+	/* Linux hangs in microvm's clock calibration on a loaded host without KVM; an initrd means Linux. */
 	return s->boot.initrd.path != NULL ? "q35" : "microvm";
 }
 

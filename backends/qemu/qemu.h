@@ -37,6 +37,6 @@ int qemu_stats(const struct cell *c, struct cell_stats *ret, struct phi_error *e
 /* Pure: the text of /proc/<pid>/stat. -ESRCH if its parent is not the keeper, -EBADMSG if it is none. */
 int qemu_stats_of_stat(const char *text, pid_t keeper, struct cell_stats *ret);
 
-/* end.c: how QEMU's end is told apart (facts: QEMU 7.2, measured). */
+/* end.c: how QEMU's end is told apart (measured with QEMU 7.2). */
 extern const char *const qemu_exit_rules[];
 void qemu_explain(const struct cell *c, int wstatus, bool killed, int code, const char *exit_text, struct cell_end *ret);

@@ -268,3 +268,23 @@ def test_disable_needs_no_phid(host, hypervisor):
     assert phictl_host(host, "disable", "--force") == (0, "") and hypervisor.cells == {}
     host.start()
     assert host.client().wait("a").expect(200).json["exit"]["reason"] == "lost"
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(host, hypervisor):
+    def doctor():
+        done = subprocess.run([str(build_dir() / "client/phictl"), "--host", f"unix:{host.socket}", "doctor"], capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout
+
+    checks = {c["name"]: c for c in host.client().get("/v1/host").expect(200).json["checks"]}
+    assert checks["jailhouse-gicv2"]["ok"], "it is a GICv3"
+    status, out = doctor()
+    assert "ok   backend jailhouse" in out and (status == 1) == ("NO " in out) == any(not c["ok"] for c in checks.values())
+    for c in checks.values():
+        assert c["ok"] or c["remedy"] in out
+    platform = json.loads((host.dir / "platform.json").read_text())
+    host.stop()
+    hypervisor.enable(False)
+    host.platform = {**platform, "interrupts": {"controller": "gicv2", "base": "0x8000000"}}
+    host.start()
+    status, out = doctor()
+    assert status == 1 and "NO   backend jailhouse" in out and "not enabled" in out and "NO_TTWU_QUEUE" in out

@@ -1,4 +1,4 @@
-/* How QEMU's end is told apart: the table that was measured on QEMU 7.2 (facts: host.md, "Exit code"), through the same two
+/* How QEMU's end is told apart: the table that was measured on QEMU 7.2, through the same two
  * functions that keeper and phid use. */
 #include "unit.h"
 
