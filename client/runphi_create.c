@@ -120,6 +120,21 @@ static int complete(const struct invocation *v, const struct marker *m, const ch
 	return r;
 }
 
+/* A new network namespace is asked for. No cell uses one, but hooks do: docker's puts an interface, an address and a route
+ * into that of our pid, which must not be the host's. */
+static bool asks_for_network(const struct oci_config *c)
+{
+	const struct json *namespaces = json_get(json_get(c->document, "linux"), "namespaces");
+
+	for (const struct json *n = json_first(namespaces); n != NULL; n = json_next(n)) {
+		const char *type = json_get_string(n, "type"), *path = json_get_string(n, "path");
+
+		if (type != NULL && strcmp(type, "network") == 0)
+			return path == NULL || path[0] == '\0';
+	}
+	return false;
+}
+
 /* Creates; the keeper is our child. m is freed by the caller. */
 static int create(const struct invocation *v, const char *bundle, const struct oci_config *c, struct marker *m, struct phi_error *e)
 {
@@ -152,7 +167,7 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 		return r;
 	m->hooks = hooks != NULL ? json_print(hooks) : NULL;
 	new_uuid(m->incarnation);
-	r = keeper_begin(v, m->incarnation, terminal, &sync, e);
+	r = keeper_begin(v, m->incarnation, terminal, hooks != NULL && asks_for_network(c), &sync, e);
 	if (r < 0)
 		return r;
 	m->keeper = r;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -22,7 +23,7 @@ static int kept_fds(const struct invocation *v)
 	return n < 0 ? 0 : n > 1000 ? 1000 : n;
 }
 
-int keeper_begin(const struct invocation *v, const char *incarnation, int terminal, int *ret_sync, struct phi_error *e)
+int keeper_begin(const struct invocation *v, const char *incarnation, int terminal, bool own_network, int *ret_sync, struct phi_error *e)
 {
 	char program[PHI_PATH_MAX + 1], socket[128], number[16];
 	const char *slash = strrchr(v->socket, '/'), *named = getenv("PHID_KEEPER");
@@ -44,6 +45,8 @@ int keeper_begin(const struct invocation *v, const char *incarnation, int termin
 		sigset_t empty;
 
 		setsid();
+		if (own_network)
+			unshare(CLONE_NEWNET); /* only root can, and only root's hooks could do harm in the host's */
 		sigemptyset(&empty);
 		sigprocmask(SIG_SETMASK, &empty, NULL);
 		if (terminal >= 0 && (dup2(terminal, 0) < 0 || dup2(terminal, 1) < 0 || dup2(terminal, 2) < 0))

@@ -203,6 +203,19 @@ def test_a_scope_that_cannot_be_made_is_refused(runphi, path, word):
     assert status == 1 and word in err and "/linux/cgroupsPath" in err and runphi.markers() == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+@pytest.mark.parametrize("namespaces, own", [([{"type": "pid"}, {"type": "network"}], True), ([{"type": "pid"}], False),
+                                             ([{"type": "network", "path": "/proc/1/ns/net"}], False)], ids=["new", "none", "path"])
+def test_a_hook_that_sets_a_network_up_does_not_reach_the_hosts(runphi, namespaces, own):
+    """docker's prestart hook writes into the namespace of the pid it is told."""
+    look = hook(runphi, "look", f"readlink /proc/$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' {runphi.dir}/hooks.log)/ns/net >{runphi.dir}/net")
+    runphi.good("create", "-b", runphi.bundle("b", SIM, {"hooks": {"prestart": [look]}, "linux": {"namespaces": namespaces}}), "one")
+    assert ((runphi.dir / "net").read_text().strip() != os.readlink("/proc/self/ns/net")) == own
+    assert (os.readlink(f"/proc/{runphi.state('one')['pid']}/ns/net") != os.readlink("/proc/self/ns/net")) == own
+    runphi.good("start", "one")
+    runphi.good("delete", "--force", "one")
+
+
 def terminal(runphi, bundle, name):
     """Creates with a console socket; answers the master, which came in one message."""
     path = str(runphi.dir / f"{name}.sock")
