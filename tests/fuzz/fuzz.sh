@@ -18,8 +18,11 @@ grep -ohE '"[A-Za-z][A-Za-z0-9_./-]{1,30}"' api/*.c backends/jailhouse/cell*.c |
 
 passed=0 failed=0
 for target in ${*:-$(env -u FUZZ_TARGET build-fuzz/fuzz)}; do
-  seeds=(tests/fuzz/seeds/"$target")
-  case $target in platform) seeds+=(share/platforms) ;; cell) seeds+=(tests/data/runphi) ;; esac
+  case $target in
+  platform) seeds=(share/platforms) ;;
+  cell) seeds=(tests/fuzz/seeds/cell tests/data/runphi) ;;
+  *) seeds=(tests/fuzz/seeds/"$target") ;;
+  esac
   mkdir -p "$corpus/$target"
   if FUZZ_TARGET=$target build-fuzz/fuzz -max_total_time="$seconds" -dict=build-fuzz/words -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
     -artifact_prefix=build-fuzz/"$target"- "$corpus/$target" "${seeds[@]}" >build-fuzz/"$target".log 2>&1; then

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""The kernel refuses phid something, at each call of each kind, in each verb (strace's fault injection, on the stand-in): phid answers
+with an error or does what was asked, loses nothing, touches no other cell, and does not exit.
+
+    faults.py [--rounds N] [SYSCALL:ERRNO ...]     at most so many rounds for each (12)
+
+A round: strace is attached, the N-th such call of each thread fails once, and a container goes through its whole life; then strace is
+gone, what is left is deleted, and the records must be what they were. The rounds of a kind end with the first that met no call.
+Needs (Debian): strace, and a build with sanitizers or without (PHID_BUILD)."""
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from phidtest.daemon import Phid
+
+FAULTS = [
+    "fdatasync:EIO", "fdatasync:ENOSPC", "pwrite64:EIO", "pwrite64:ENOSPC", "pread64:EIO", "openat:EMFILE", "openat:ENOSPC", "mkdir:ENOSPC",
+    "unlink:EIO", "accept4:EMFILE", "socket:EMFILE", "connect:EAGAIN", "recvmsg:EINTR",
+    "sendmsg:ENOBUFS", "sendto:EPIPE", "recvfrom:ECONNRESET", "epoll_wait:EINTR", "read:EIO", "write:EIO",
+    "fcntl:ENOLCK",
+]
+COUNTS = {"boot": {"cmdline": "sim=count:10"}}
+passed = failed = 0
+
+
+class Strace:
+    """Attached to all of phid's threads while the block runs."""
+
+    def __init__(self, phid, syscall, errno, nth):
+        self.log = f"{phid.dir}/strace"
+        self.argv = ["strace", "-f", "-qq", "-p", str(phid.process.pid), "-o", self.log, "-e", f"trace={syscall}",
+                     "-e", f"inject={syscall}:error={errno}:when={nth}"]
+        self.tracer = phid.process.pid
+
+    def __enter__(self):
+        open(self.log, "w").close()
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL)
+        until = time.monotonic() + 20
+        while any(f"TracerPid:\t{self.process.pid}\n" not in open(f"/proc/{self.tracer}/task/{t}/status").read()
+                  for t in os.listdir(f"/proc/{self.tracer}/task")):
+            if self.process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("strace does not attach")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+
+    def injected(self):
+        with open(self.log, errors="replace") as f:
+            return f.read().count("(INJECTED)")
+
+
+def call(client, wrong, what, method, *args, **kwargs):
+    """An answer's status, 0 where there was none: the fault may have hit the connection itself."""
+    try:
+        answer = method(*args, **kwargs)
+    except (OSError, http.client.HTTPException):
+        client.close()
+        return 0
+    if answer.status >= 400 and answer.code in (None, "internal") and not answer.json.get("detail"):
+        wrong.append(f"{what}: {answer} says nothing")
+    return answer.status
+
+
+def life(client, wrong):
+    """Every verb once. What fails is allowed to, with 5xx; what follows from that may be a 4xx."""
+    steps = (
+        ("create", lambda: client.put("a", COUNTS)), ("start", lambda: client.start("a")), ("pause", lambda: client.pause("a")),
+        ("resume", lambda: client.resume("a")), ("read", lambda: client.container("a")), ("kill", lambda: client.kill("a", "KILL")),
+        ("delete", lambda: client.delete("a")),
+    )
+    broken = False
+    for what, step in steps:
+        status = call(client, wrong, what, step)
+        if 400 <= status < 500 and not broken:
+            wrong.append(f"{what}: {status}, though nothing had failed before")
+        broken = broken or not 200 <= status < 300
+
+
+def one_round(phid, client, syscall, errno, nth):
+    """What is wrong, and whether the fault was met at all."""
+    wrong = []
+    before = phid.leftovers(client)
+    other = client.container("other").expect(200).json
+    with Strace(phid, syscall, errno, nth) as tracer:
+        life(client, wrong)
+    client.close()
+    if not phid.alive():
+        return [f"phid ended: {phid.log()[-1500:]}"], True
+    until = time.monotonic() + 20
+    while True:  # an end may still be on its way
+        status = call(client, wrong, "clean up", client.delete, "a", force=True)
+        left = phid.leftovers(client)
+        if status in (204, 404) and left == before:
+            break
+        if time.monotonic() > until:
+            wrong.append(f"left behind (delete: {status}): " + str({k: (before[k], left[k]) for k in left if left[k] != before[k]}))
+            break
+        time.sleep(0.05)
+    if client.container("other").expect(200).json != other:
+        wrong.append("the other container is not what it was")
+    return wrong, tracer.injected() > 0
+
+
+def kind(name, rounds):
+    global passed, failed
+    syscall, errno = name.split(":")
+    met, problems = 0, []
+    with Phid(env={"LSAN_OPTIONS": "detect_leaks=0"}) as phid:  # it cannot work under a tracer
+        client = phid.client()
+        client.put("other", COUNTS).expect(201)
+        client.start("other").expect(200)
+        for nth in range(1, rounds + 1):
+            wrong, was_met = one_round(phid, client, syscall, errno, nth)
+            problems += [f"call {nth}: {w}" for w in wrong]
+            if not was_met or not phid.alive():
+                break
+            met += 1
+        if not phid.alive():
+            phid.process = None
+        elif not problems:
+            client.delete("other", force=True).expect(204)
+    if problems:
+        failed += 1
+        print(f"FAIL {name}:", *problems, sep="\n     ", flush=True)
+    else:
+        passed += 1
+        print(f"ok   {name}: {met} calls failed" if met else f"ok   {name}: phid makes no such call", flush=True)
+
+
+def main():
+    args, rounds = sys.argv[1:], 12
+    if args[:1] == ["--rounds"]:
+        rounds = int(args[1])
+        del args[:2]
+    for name in args or FAULTS:
+        kind(name, rounds)
+    print(f"{passed} passed, {failed} failed")
+    return failed != 0
+
+
+sys.exit(main())
