@@ -5,6 +5,7 @@
 #include "loop.h"
 #include "store.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -66,6 +67,12 @@ static void on_flush(void *ud)
 	for (struct mutation *m = list; m != NULL; m = m->next) {
 		run_one(b, m);
 		any = any || m->r >= 0;
+		if (!store_in_transaction(b->store)) { /* an I/O error or a full disk made SQLite take all of it back */
+			phi_error_set(&e, PHI_STORAGE, EIO, "", "the database gave up the transaction: %.200s",
+				      m->r < 0 ? m->error.detail : "no reason is known");
+			finish(list, &e);
+			return;
+		}
 	}
 	if (!any) {
 		store_rollback(b->store);

@@ -208,22 +208,44 @@ static int reserve(struct store *s, void *ud, struct phi_error *e)
 	return b == NULL ? -EINVAL : insert(c, s, b, spec, payload, e);
 }
 
+/* No cell was begun: the record goes again, with what was granted. */
+static int take_back(struct store *s, void *ud, struct phi_error *e)
+{
+	const struct call *c = ud;
+	int r = store_grant_release(s, c->row, e);
+
+	if (r == 0)
+		r = store_event_insert(s, "container.create-failed", c->id, c->incarnation, NULL, e);
+	return r < 0 ? r : store_container_delete(s, c->row, e);
+}
+
+static void taken_back(void *ud, const struct phi_error *e)
+{
+	struct call *c = ud;
+
+	if (e != NULL)
+		log_error(c->id, "%s; it stays \"creating\" until the next start of phid", e->detail);
+	phid_changed(c->p);
+	reply_and_free(c, 0, &c->bundle.error);
+}
+
 /* The record and the grants are durable: now the cell. */
 static void begin_create(struct call *c)
 {
 	_clean_container_ struct container row = {0};
-	struct phi_error e;
+	struct phi_error *e = &c->bundle.error;
 	struct operation *op;
-	struct cell *cell;
+	struct cell *cell = NULL;
 
 	killpoint("create", "reserved");
-	if (store_container_by_row(c->p->store, STORE_READ, c->row, &row, &e) < 0 ||
-	    (cell = cell_new(c->p, &row, &e)) == NULL) {
-		log_error(c->id, "%s", e.detail); /* the next start settles it */
-		reply_and_free(c, 0, &e);
+	if (store_container_by_row(c->p->store, STORE_READ, c->row, &row, e) < 0 || (cell = cell_new(c->p, &row, e)) == NULL ||
+	    store_grant_read(c->p->store, STORE_READ, c->row, &cell->grant, e) < 0) {
+		log_error(c->id, "%s", e->detail);
+		if (cell != NULL)
+			cell_free(c->p, cell);
+		batch_submit(c->p->batch, take_back, taken_back, c);
 		return;
 	}
-	store_grant_read(c->p->store, STORE_READ, c->row, &cell->grant, &e);
 	memcpy(cell->images, c->bundle.images, sizeof(cell->images));
 	cell->n_images = c->bundle.n_images;
 	c->bundle.n_images = 0;

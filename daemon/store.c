@@ -342,6 +342,11 @@ void store_rollback_to(struct store *s)
 	sql_run(s, NULL, "RELEASE one", "");
 }
 
+bool store_in_transaction(const struct store *s)
+{
+	return !sqlite3_get_autocommit(s->db[STORE_WRITE]);
+}
+
 void store_rollback(struct store *s)
 {
 	sql_run(s, NULL, "ROLLBACK", "");

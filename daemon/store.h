@@ -28,6 +28,8 @@ int store_save(struct store *s, struct phi_error *e);
 void store_release(struct store *s);
 void store_rollback_to(struct store *s);
 void store_rollback(struct store *s);
+/* SQLite may end a transaction by itself when a statement fails (lang_transaction.html, "Response To Errors"). */
+bool store_in_transaction(const struct store *s);
 /* Begins COMMIT; store_commit_fd gets readable when it is done, then store_commit_result answers. */
 void store_commit_start(struct store *s);
 int store_commit_fd(const struct store *s);
