@@ -33,6 +33,10 @@ struct call {
 void call_create(struct call *c, void (*on_plan)(void *ud, const char *plan));
 void call_verb(struct call *c);
 void call_free(struct call *c);
+/* For create.c: the waiter hears, the call is freed. */
+void call_reply(struct call *c, int status, const struct phi_error *e);
+/* An outcome on record for the call's key: 1 with *ret_status or *e; 0 if there is none. */
+int call_replay(struct store *s, enum store_side side, struct call *c, int *ret_status, struct phi_error *e);
 
 /* claim.c. */
 /* Is the cell of that record kept, without a keeper? */

@@ -51,6 +51,20 @@ export GUEST_ELF=$build/samples/guest/guest.elf
 guest_image() { # NAME CMDLINE: an image whose /boot says what to run
   "$source/samples/mkbundle" guest "$dir/b-$1" "$2" && load_image "$1" "$dir/b-$1/rootfs" '["guest"]'
 }
+oci_archive() { # NAME ROOTFS: writes $dir/i-NAME.tar, the image localhost/NAME of the rootfs' /boot, as ctr imports it
+  local layout=$dir/i-$1
+  umoci init --layout "$layout" && umoci new --image "$layout:latest"
+  umoci insert --image "$layout:latest" "$2/boot" /boot >/dev/null
+  umoci config --image "$layout:latest" --config.cmd guest
+  /usr/bin/python3 - "$layout/index.json" "localhost/$1:latest" <<'P'
+import json, sys
+f, n = sys.argv[1:]
+j = json.load(open(f))
+for m in j["manifests"]: m.setdefault("annotations", {})["io.containerd.image.name"] = n
+json.dump(j, open(f, "w"))
+P
+  tar -C "$layout" -cf "$layout.tar" .
+}
 busybox_image() { "$here/containerd-rig" rootfs "$dir/busybox" && load_image busybox "$dir/busybox" '["/bin/sh"]'; }
 
 records() { curl -s --unix-socket "$dir/s" "http://phid/v1/containers?limit=1000"; }

@@ -4,18 +4,8 @@
 # Prints "ok" and "FAIL" lines, and "N passed, N failed" last.
 . "$(dirname "$0")/common.sh"
 client_down() { "$here/containerd-rig" down; }
-load_image() { # NAME ROOTFS: an OCI image of its /boot
-  umoci init --layout "$dir/i-$1" && umoci new --image "$dir/i-$1:latest"
-  umoci insert --image "$dir/i-$1:latest" "$2/boot" /boot >/dev/null
-  umoci config --image "$dir/i-$1:latest" --config.cmd guest
-  /usr/bin/python3 - "$dir/i-$1/index.json" "localhost/$1:latest" <<'P'
-import json, sys
-f, n = sys.argv[1:]
-j = json.load(open(f))
-for m in j["manifests"]: m.setdefault("annotations", {})["io.containerd.image.name"] = n
-json.dump(j, open(f, "w"))
-P
-  tar -C "$dir/i-$1" -cf "$dir/i-$1.tar" .
+load_image() { # NAME ROOTFS
+  oci_archive "$1" "$2"
   for ns in default other; do ctr -n $ns images import "$dir/i-$1.tar" >/dev/null; done
 }
 export RIG=$dir/rig RUNPHI=$dir/runphi-wrapper

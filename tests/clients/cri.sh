@@ -4,20 +4,9 @@
 # Prints "ok" and "FAIL" lines, and "N passed, N failed" last.
 . "$(dirname "$0")/common.sh"
 client_down() { "$here/containerd-rig" down; rmdir /sys/fs/cgroup/{,*/}k8s.io; }
-load_image() { # NAME ROOTFS: its /boot, into the namespace of CRI
-  local layout=$dir/i-$1
-  umoci init --layout "$layout" && umoci new --image "$layout:latest"
-  umoci insert --image "$layout:latest" "$2/boot" /boot >/dev/null
-  umoci config --image "$layout:latest" --config.cmd guest
-  /usr/bin/python3 - "$layout/index.json" "localhost/$1:latest" <<'P'
-import json, sys
-f, n = sys.argv[1:]
-j = json.load(open(f))
-for m in j["manifests"]: m.setdefault("annotations", {})["io.containerd.image.name"] = n
-json.dump(j, open(f, "w"))
-P
-  tar -C "$layout" -cf "$layout.tar" .
-  ctr -n k8s.io images import "$layout.tar" >/dev/null
+load_image() { # NAME ROOTFS, into the namespace of CRI
+  oci_archive "$1" "$2"
+  ctr -n k8s.io images import "$dir/i-$1.tar" >/dev/null
 }
 
 if ! [ -d "$here/cri/node_modules/@grpc/grpc-js" ]; then

@@ -1,5 +1,6 @@
 """What the runtime-spec and its clients ask of a runtime, of a cell: options, hooks, terminal, cgroup, descriptors, processes."""
 import array
+import contextlib
 import json
 import os
 import pathlib
@@ -232,21 +233,26 @@ def terminal(runphi, bundle, name):
             return fds[0]
 
 
+def hearing(master):
+    """What the terminal said so far, and a function: did it say that by now?"""
+    os.set_blocking(master, False)
+    said = bytearray()
+
+    def hear(what):
+        with contextlib.suppress(BlockingIOError):
+            said.extend(os.read(master, 65536))
+        return what in said
+
+    return said, hear
+
+
 def test_a_terminal_carries_the_console_both_ways_over_a_restart_of_phid(qemu):
     bundle = qemu.bundle("term", {"format": "phid-boot/1", "boot": {"kernel": "/boot/guest.elf"}, "memory": [{"size": "16M"}]},
                          {"process": {"terminal": True, "consoleSize": {"height": 25, "width": 132}, "cwd": "/"}})
     master = terminal(qemu, bundle, "term")
     try:
         assert termios.tcgetwinsize(master) == (25, 132)
-        os.set_blocking(master, False)
-        said = bytearray()
-
-        def hear(what):
-            try:
-                said.extend(os.read(master, 65536))
-            except BlockingIOError:
-                pass
-            return what in said
+        said, hear = hearing(master)
 
         qemu.good("start", "term")
         eventually(lambda: hear(b"ready"), seconds=60)
@@ -271,15 +277,7 @@ def test_run_has_the_caller_s_terminal_and_gives_it_back(qemu):
     master, slave = pty.openpty()
     before = termios.tcgetattr(slave)
     run = subprocess.Popen(qemu.argv("run", "-b", bundle, "tty"), env=qemu.env, stdin=slave, stdout=slave, stderr=slave)
-    os.set_blocking(master, False)
-    said = bytearray()
-
-    def hear(what):
-        try:
-            said.extend(os.read(master, 65536))
-        except BlockingIOError:
-            pass
-        return what in said
+    said, hear = hearing(master)
 
     try:
         eventually(lambda: hear(b"ready"), seconds=60)

@@ -1,0 +1,297 @@
+/* The create of a container, or the plan of one: its bundle is read, the record reserved with its units in one transaction, and the
+ * cell begun. A name that is taken is answered here, too; a kept cell is claimed (claim.c). */
+#include "container.h"
+
+#include "batch.h"
+#include "clean.h"
+#include "error.h"
+#include "jobs.h"
+#include "json.h"
+#include "log.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct backend *choose_backend(struct call *c, struct phi_error *e)
+{
+	const struct spec *s = &c->bundle.spec;
+	const struct backend *b;
+
+	if (s->backend != BACKEND_AUTO) {
+		b = backend_find(c->p, spec_backend_words[s->backend]);
+		if (b == NULL)
+			phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend",
+				      "backend \"%s\" is not enabled here (--backend)", spec_backend_words[s->backend]);
+		return b != NULL && b->validate(s, &c->p->platform, e) == 0 ? b : NULL;
+	}
+	for (size_t i = 0; i < c->p->n_backends; i++) {
+		b = c->p->backends[i];
+		if ((b->can & IS_STAND_IN) && c->p->n_backends > 1)
+			continue; /* nobody wants a stand-in who did not ask for it */
+		if (b->validate(s, &c->p->platform, e) == 0)
+			return b;
+		if (e->code == PHI_INVALID)
+			return NULL; /* the spec is wrong, whoever runs it */
+	}
+	return NULL;
+}
+
+static int fit(struct call *c, struct store *s, enum store_side side, const struct backend *b, struct alloc_grant *g,
+	       struct phi_error *e)
+{
+	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&c->p->platform);
+	int r = store_vector_read(s, side, v, e);
+
+	return r < 0 ? r : alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
+}
+
+/* The container is there already: the same again, or another? */
+static int existing(struct call *c, const struct container *old, const char *spec, const char *payload,
+		    struct phi_error *e)
+{
+	bool same = strcmp(old->spec, spec) == 0 && strcmp(old->payload, payload) == 0 &&
+		    (c->incarnation[0] == '\0' || strcmp(old->incarnation, c->incarnation) == 0);
+
+	if (old->state == STATE_CREATING && c->key != NULL && old->op_key != NULL && strcmp(old->op_key, c->key) == 0 &&
+	    old->op_uid == (int64_t)c->peer.uid) {
+		c->join_row = old->row;
+		return 0;
+	}
+	if (old->state == STATE_CREATING)
+		return phi_error_set(e, PHI_BUSY, EBUSY, "/id", "container %s is being created by another request", c->id);
+	if (c->refuse_existing || !same)
+		return phi_error_set(e, PHI_EXISTS, EEXIST, "/id",
+				     "container %s exists already%s", c->id, same ? "" : " and is another");
+	c->status = 200;
+	return 0;
+}
+
+static int insert(struct call *c, struct store *s, const struct backend *b, const char *spec, const char *payload,
+		  struct phi_error *e)
+{
+	_clean_free_ char *annotations = c->bundle.annotations ? strdup(c->bundle.annotations) : strdup("{}");
+	struct container row = {
+		.state = STATE_CREATING,
+		.op = VERB_CREATE,
+		.op_uid = c->peer.uid,
+		.op_key = c->key,
+		.spec = (char *)(uintptr_t)spec,
+		.payload = (char *)(uintptr_t)payload,
+		.bundle = c->bundle.path,
+		.oci_id = c->oci_id,
+		.oci_root = c->oci_root,
+		.annotations = annotations,
+		.owner_uid = c->peer.uid,
+		.owner_gid = c->peer.gid,
+		.keeper_by_phid = !c->external_keeper,
+	};
+	struct alloc_grant g;
+	int r = fit(c, s, STORE_WRITE, b, &g, e);
+
+	if (r < 0)
+		return r;
+	if (store_containers_count(s, STORE_WRITE) >= PHI_CONTAINERS_MAX)
+		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "", "there are %d containers; delete some", PHI_CONTAINERS_MAX);
+	snprintf(row.id, sizeof(row.id), "%s", c->id);
+	snprintf(row.incarnation, sizeof(row.incarnation), "%s", c->incarnation);
+	snprintf(row.backend, sizeof(row.backend), "%s", b->name);
+	snprintf(row.boot_id, sizeof(row.boot_id), "%s", c->p->boot_id);
+	r = store_container_insert(s, &row, e);
+	if (r == 0)
+		r = store_grant_insert(s, row.row, &g, e);
+	if (r == 0)
+		r = store_event_insert(s, "container.creating", c->id, c->incarnation, NULL, e);
+	if (r == 0 && c->key != NULL)
+		r = store_key_insert(s, c->peer.uid, c->key, c->request, c->incarnation, e);
+	c->row = row.row;
+	return r;
+}
+
+/* The one that was asked for, or a fresh one. */
+static int take_incarnation(struct call *c, struct store *s, struct phi_error *e)
+{
+	_clean_container_ struct container other = {0};
+
+	if (c->incarnation[0] == '\0')
+		host_uuid(c->incarnation);
+	else if (store_container_by_incarnation(s, STORE_WRITE, c->incarnation, &other, NULL) == 0)
+		return phi_error_set(e, PHI_EXISTS, EEXIST, "/incarnation", "container %s has this incarnation", other.id);
+	return 0;
+}
+
+static int reserve(struct store *s, void *ud, struct phi_error *e)
+{
+	struct call *c = ud;
+	_clean_json_ struct json *spec_json = spec_to_json(&c->bundle.spec);
+	_clean_free_ char *spec = json_print(spec_json), *payload = bundle_payload_json(&c->bundle);
+	_clean_container_ struct container old = {0};
+	const struct backend *b;
+	int r = call_replay(s, STORE_WRITE, c, &c->status, e);
+
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = store_container_by_id(s, STORE_WRITE, c->id, &old, e);
+	if (r == 0 && !(claim_possible(c->p, &old) && strcmp(old.spec, spec) == 0 && strcmp(old.payload, payload) == 0 &&
+			strcmp(old.incarnation, c->incarnation) != 0 && old.owner_uid == c->peer.uid && !c->refuse_existing))
+		return existing(c, &old, spec, payload, e);
+	if (r == -ENOENT)
+		r = claim_find(c, s, spec, payload, &old, e);
+	if (r < 0 && r != -ENOENT)
+		return r;
+	e->code = PHI_OK;
+	if (take_incarnation(c, s, e) < 0)
+		return -EEXIST;
+	if (r == 0)
+		return claim(c, s, &old, e);
+	b = choose_backend(c, e);
+	return b == NULL ? -EINVAL : insert(c, s, b, spec, payload, e);
+}
+
+/* No cell was begun: the record goes again, with what was granted. */
+static int take_back(struct store *s, void *ud, struct phi_error *e)
+{
+	const struct call *c = ud;
+	int r = store_grant_release(s, c->row, e);
+
+	if (r == 0)
+		r = store_event_insert(s, "container.create-failed", c->id, c->incarnation, NULL, e);
+	return r < 0 ? r : store_container_delete(s, c->row, e);
+}
+
+static void taken_back(void *ud, const struct phi_error *e)
+{
+	struct call *c = ud;
+
+	if (e != NULL)
+		log_error(c->id, "%s; it stays \"creating\" until the next start of phid", e->detail);
+	phid_changed(c->p);
+	call_reply(c, 0, &c->bundle.error);
+}
+
+/* The record and the grants are durable: now the cell. */
+static void begin_create(struct call *c)
+{
+	_clean_container_ struct container row = {0};
+	struct phi_error *e = &c->bundle.error;
+	struct operation *op;
+	struct cell *cell = NULL;
+
+	killpoint("create", "reserved");
+	if (store_container_by_row(c->p->store, STORE_READ, c->row, &row, e) < 0 || (cell = cell_new(c->p, &row, e)) == NULL ||
+	    store_grant_read(c->p->store, STORE_READ, c->row, &cell->grant, e) < 0) {
+		log_error(c->id, "%s", e->detail);
+		if (cell != NULL)
+			cell_free(c->p, cell);
+		batch_submit(c->p->batch, take_back, taken_back, c);
+		return;
+	}
+	memcpy(cell->images, c->bundle.images, sizeof(cell->images));
+	cell->n_images = c->bundle.n_images;
+	c->bundle.n_images = 0;
+	op = operation_new(c->p, cell, VERB_CREATE, PHI_TAKE(c->waiter));
+	op->uid = c->peer.uid;
+	op->key = PHI_TAKE(c->key);
+	memcpy(op->request, c->request, sizeof(op->request));
+	call_free(c);
+	operation_go(op);
+}
+
+static void reserved(void *ud, const struct phi_error *e)
+{
+	struct call *c = ud;
+
+	if (e == NULL && c->join_row != 0) {
+		struct cell *cell = cell_of_row(c->p, c->join_row);
+
+		if (cell != NULL && cell->op != NULL) {
+			operation_join(cell->op, PHI_TAKE(c->waiter));
+			call_free(c);
+			return;
+		}
+		c->status = 200; /* it ended in this very turn */
+	}
+	if (e == NULL && c->claimed) {
+		claim_done(c);
+		phid_changed(c->p);
+	} else if (c->claimed) {
+		claim_failed(c);
+	}
+	if (e != NULL || c->status != 0) {
+		call_reply(c, c->status, e);
+		return;
+	}
+	phid_changed(c->p);
+	begin_create(c);
+}
+
+static void plan(struct call *c, void (*on_plan)(void *ud, const char *plan))
+{
+	_clean_json_ struct json *j = json_object();
+	_clean_free_ char *payload = bundle_payload_json(&c->bundle), *text = NULL;
+	struct json *list;
+	struct alloc_grant g;
+	struct phi_error e = {0};
+	const struct backend *b = choose_backend(c, &e);
+
+	if (b == NULL || fit(c, c->p->store, STORE_READ, b, &g, &e) < 0) {
+		call_reply(c, 0, &e);
+		return;
+	}
+	json_add_string(j, "backend", b->name);
+	json_add(j, "spec", spec_to_json(&c->bundle.spec));
+	list = json_add_array(j, "cpus");
+	for (int i = cpuset_next(&g.cpus, 0); i >= 0; i = cpuset_next(&g.cpus, (unsigned)i + 1))
+		json_add_integer(list, NULL, i);
+	list = json_add_array(j, "memory");
+	for (size_t i = 0; i < g.n_memory; i++) {
+		struct json *o = json_object();
+
+		json_add_string(o, "pool", g.memory[i].pool);
+		if (g.memory[i].has_base)
+			json_add_hex(o, "base", g.memory[i].base);
+		json_add_integer(o, "size", (int64_t)g.memory[i].size);
+		json_add(list, NULL, o);
+	}
+	json_add_raw(j, "payload", payload);
+	text = json_print(j);
+	on_plan(c->waiter->ud, text);
+	free(PHI_TAKE(c->waiter));
+	call_free(c);
+}
+
+struct load {
+	struct call *c;
+	void (*on_plan)(void *ud, const char *plan);
+};
+
+static void load_run(void *ud)
+{
+	bundle_load(&((struct load *)ud)->c->bundle);
+}
+
+static void load_done(void *ud)
+{
+	struct load *l = ud;
+	struct call *c = l->c;
+	void (*on_plan)(void *ud, const char *plan) = l->on_plan;
+
+	free(l);
+	if (c->bundle.error.code != PHI_OK)
+		call_reply(c, 0, &c->bundle.error);
+	else if (c->dry_run)
+		plan(c, on_plan);
+	else
+		batch_submit(c->p->batch, reserve, reserved, c);
+}
+
+void call_create(struct call *c, void (*on_plan)(void *ud, const char *plan))
+{
+	struct load *l = calloc(1, sizeof(*l));
+
+	if (l == NULL)
+		abort();
+	l->c = c;
+	l->on_plan = on_plan;
+	c->bundle.peer = c->peer.pid;
+	jobs_submit(c->p->jobs, load_run, load_done, l);
+}
