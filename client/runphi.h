@@ -73,8 +73,8 @@ bool forwarded_has(const struct invocation *v, const char *id);
 
 /* runphi_keeper.c */
 /* Begins the keeper of an incarnation. It keeps our stdio (or has the terminal, if that is not -1), what the caller wants kept,
- * and nothing else that leaked into us. own_network: it gets an empty network namespace, where we may make one. *ret_sync: our end of its pipe; closed without a byte, it undoes the create and ends.
- * Answers its pid. */
+ * and nothing else that leaked into us. own_network: it gets an empty network namespace, where we may make one. *ret_sync: our end
+ * of its pipe; closed without a byte, it undoes the create and ends. Answers its pid. */
 int keeper_begin(const struct invocation *v, const char *incarnation, int terminal, bool own_network, int *ret_sync, struct phi_error *e);
 /* Waits for a keeper that is to go (it writes out the console first), and kills one that does not. */
 void keeper_end(const struct marker *m);
