@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION	   2 /* 2: INPUT and TAKEN */
+#define KEEPER_VERSION	   3 /* 2: INPUT and TAKEN; 3: OUTPUT, and SPAWN without a console */
 #define KEEPER_SOCKET_NAME "keeper.sock"
 #define KEEPER_MESSAGE_MAX 65536
 #define KEEPER_FDS_MAX	   8
@@ -32,6 +32,7 @@ enum keeper_type {
 	KEEPER_COMMITTED,  /* struct keeper_ended: the end is on record; write out the console and exit with code */
 	KEEPER_GONE,	   /* no such container: kill the cell's process, exit 137 */
 	KEEPER_INPUT,	   /* up to KEEPER_INPUT_MAX bytes for the cell's console; one at a time, until TAKEN */
+	KEEPER_OUTPUT,	   /* bytes of the console of a cell whose console is no descriptor */
 };
 
 struct keeper_header {
@@ -68,7 +69,7 @@ struct keeper_ended {
 };
 
 /* Descriptors of SPAWN, in this order; with n_args the rest are images, which the process gets from
- * KEEPER_IMAGE_FD on; without a process (n_args 0) the fourth is the cell's console. */
+ * KEEPER_IMAGE_FD on; without a process (n_args 0) the fourth, if there is one, is the cell's console. */
 enum { KEEPER_FD_LOCK, KEEPER_FD_DIR, KEEPER_FD_LOG, KEEPER_FD_MORE };
 
 /* What the spawned process finds. */

@@ -15,6 +15,11 @@
 #define PHI_DEVICES_MAX       16  /* of one container */
 #define PHI_PLATFORM_DEVICES_MAX 256
 #define PHI_DEVICE_PARTS_MAX  16  /* register ranges, or interrupts, of one device */
+#define PHI_VIRTUAL_IRQS_MAX  64
+#define PHI_REMOTE_MAX        16  /* remote processors of a host */
+#define PHI_LINKS_MAX         8   /* of one container */
+#define PHI_LINK_PEERS_MAX    8
+#define PHI_SLOTS             32  /* devices of a PCI bus: ends of links in a cell, and links of a host */
 #define PHI_SPI_MAX           987 /* INTID 1019 (GIC architecture, 2.2.1) */
 #define PHI_BODY_MAX          (1u << 20) /* bytes of a request body */
 #define PHI_BUNDLE_CONFIG_MAX (4u << 20) /* bytes of a bundle's config.json or an image's boot configuration */

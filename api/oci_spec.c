@@ -303,7 +303,8 @@ int oci_resources_to_spec(const struct oci_config *c, struct spec *s, struct phi
 			s->cpus.has_count = true;
 		}
 	}
-	if (s->memory.n == 0 && json_integer(json_get(json_get(resources, "memory"), "limit"), &limit) && limit >= 4096)
+	if (s->memory.n == 0 && json_integer(json_get(json_get(resources, "memory"), "limit"), &limit) && limit >= 4096 &&
+	    limit <= INT64_C(1) << 50) /* more is what engines write for "no limit" */
 		spec_set_memory(s, (uint64_t)limit & ~UINT64_C(4095));
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* The platform file: table and rules. Pure. */
+/* The platform file: its table. Pure; the rules between members are in platform_check.c. */
 #include "platform.h"
 
 #include "clean.h"
@@ -60,7 +60,7 @@ static const struct field_table pool_table = {
 #define D(member) offsetof(struct platform_device, member)
 
 const char *const platform_controllers[] = {"gicv2", "gicv3", NULL};
-static const char *const handover_words[] = {"absent", "none", NULL}; /* unbind is not built */
+static const char *const handover_words[] = {"absent", "none", "unbind", NULL};
 
 static const struct field_table mmio_table = {
 	sizeof(struct platform_mmio), (const struct field[]){
@@ -78,10 +78,30 @@ static const struct field_table irq_table = {
 		{0},
 	}};
 
+static const struct field_table stream_table = {
+	sizeof(struct platform_stream), (const struct field[]){
+		{.name = "id", .type = FIELD_INTEGER, .offset = offsetof(struct platform_stream, id), .max = UINT32_MAX, .required = true},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+#define W(member) offsetof(struct platform_write, member)
+
+static const struct field_table write_table = {
+	sizeof(struct platform_write), (const struct field[]){
+		{.name = "address", .type = FIELD_ADDRESS, .offset = W(address), .required = true},
+		{.name = "value", .type = FIELD_ADDRESS, .offset = W(value), .required = true},
+		{.name = "width", .type = FIELD_INTEGER, .offset = W(width), .min = 8, .max = 64, .required = true},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
 static const struct field_table device_host_table = {
 	0, (const struct field[]){
 		{.name = "handover", .type = FIELD_ENUM, .offset = D(host.handover), .words = handover_words, .required = true},
-		{.name = "sysfs", .type = FIELD_NOT_BUILT},
+		{.name = "sysfs", .type = FIELD_PATH, .offset = D(host.sysfs)},
+		{.name = "tty", .type = FIELD_PATH, .offset = D(host.tty)},
+		{.name = "baud", .type = FIELD_INTEGER, .offset = D(host.baud), .min = 300, .max = 4000000, .present = D(host.has_baud)},
 		{.name = "note", .type = FIELD_ANY},
 		{0},
 	}};
@@ -94,12 +114,13 @@ static const struct field_table device_table = {
 		{.name = "mmio", .type = FIELD_ARRAY, .offset = D(mmio), .max = PHI_DEVICE_PARTS_MAX, .sub = &mmio_table},
 		{.name = "irqs", .type = FIELD_ARRAY, .offset = D(irqs), .max = PHI_DEVICE_PARTS_MAX, .sub = &irq_table},
 		{.name = "host", .type = FIELD_OBJECT, .sub = &device_host_table, .required = true},
-		{.name = "stream_ids", .type = FIELD_NOT_BUILT},
-		{.name = "dma", .type = FIELD_NOT_BUILT},
-		{.name = "group", .type = FIELD_NOT_BUILT},
+		{.name = "stream_ids", .type = FIELD_ARRAY, .offset = D(stream_ids), .max = PHI_DEVICE_PARTS_MAX, .sub = &stream_table},
+		{.name = "dma", .type = FIELD_BOOL, .offset = D(dma)},
+		{.name = "unsafe_dma", .type = FIELD_BOOL, .offset = D(unsafe_dma)},
+		{.name = "group", .type = FIELD_STRING, .offset = D(group), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "safe_state", .type = FIELD_ARRAY, .offset = D(safe_state), .max = PHI_DEVICE_PARTS_MAX, .sub = &write_table},
 		{.name = "share", .type = FIELD_NOT_BUILT},
 		{.name = "requires", .type = FIELD_NOT_BUILT},
-		{.name = "safe_state", .type = FIELD_NOT_BUILT},
 		{.name = "note", .type = FIELD_ANY},
 		{0},
 	}};
@@ -108,7 +129,56 @@ static const struct field_table interrupts_table = {
 	0, (const struct field[]){
 		{.name = "controller", .type = FIELD_ENUM, .offset = P(interrupts.controller), .words = platform_controllers, .required = true},
 		{.name = "base", .type = FIELD_ADDRESS, .offset = P(interrupts.base), .required = true},
-		{.name = "virtual", .type = FIELD_NOT_BUILT},
+		{.name = "virtual", .type = FIELD_ARRAY, .offset = P(interrupts.virtual), .max = PHI_VIRTUAL_IRQS_MAX, .sub = &irq_table},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+#define R(member) offsetof(struct platform_remote, member)
+#define RM(member) offsetof(struct platform_remote_memory, member)
+#define H(member) offsetof(struct platform_host_slot, member)
+
+static const char *const bank_words[] = {"", "a", "b", NULL};
+
+static const struct field_table remote_memory_table = {
+	sizeof(struct platform_remote_memory), (const struct field[]){
+		{.name = "base", .type = FIELD_ADDRESS, .offset = RM(base), .required = true},
+		{.name = "size", .type = FIELD_SIZE, .offset = RM(size), .min = 4096, .max = 1ull << 32, .required = true},
+		{.name = "at", .type = FIELD_ADDRESS, .offset = RM(at), .present = RM(has_at)},
+		{.name = "bank", .type = FIELD_ENUM, .offset = RM(bank), .words = bank_words},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table remote_table = {
+	sizeof(struct platform_remote), (const struct field[]){
+		{.name = "name", .type = FIELD_STRING, .offset = R(name), .min = 1, .max = PHI_NAME_MAX, .required = true},
+		{.name = "id", .type = FIELD_INTEGER, .offset = R(id), .max = PHI_REMOTE_MAX - 1, .required = true},
+		{.name = "match", .type = FIELD_STRING, .offset = R(match), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "memory", .type = FIELD_ARRAY, .offset = R(memory), .max = PHI_DEVICE_PARTS_MAX, .sub = &remote_memory_table},
+		{.name = "isolation", .type = FIELD_NOT_BUILT},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table host_slot_table = {
+	sizeof(struct platform_host_slot), (const struct field[]){
+		{.name = "slot", .type = FIELD_INTEGER, .offset = H(slot), .max = PHI_SLOTS - 1, .required = true},
+		{.name = "base", .type = FIELD_ADDRESS, .offset = H(base), .required = true},
+		{.name = "common", .type = FIELD_SIZE, .offset = H(common), .max = 1ull << 32},
+		{.name = "output", .type = FIELD_SIZE, .offset = H(output), .min = 4096, .max = 1ull << 32, .required = true},
+		{.name = "peers", .type = FIELD_INTEGER, .offset = H(peers), .min = 2, .max = PHI_LINK_PEERS_MAX, .required = true},
+		{.name = "id", .type = FIELD_INTEGER, .offset = H(id), .max = PHI_LINK_PEERS_MAX - 1},
+		{.name = "protocol", .type = FIELD_ENUM, .offset = H(protocol), .words = link_protocols},
+		{.name = "note", .type = FIELD_ANY},
+		{0},
+	}};
+
+static const struct field_table links_table = {
+	0, (const struct field[]){
+		{.name = "memory", .type = FIELD_STRING, .offset = P(links.memory), .min = 1, .max = PHI_NAME_MAX},
+		{.name = "domain", .type = FIELD_INTEGER, .offset = P(links.domain), .max = 65535},
+		{.name = "host_slots", .type = FIELD_ARRAY, .offset = P(links.host_slots), .max = PHI_SLOTS, .sub = &host_slot_table},
 		{.name = "note", .type = FIELD_ANY},
 		{0},
 	}};
@@ -127,6 +197,8 @@ static const struct field_table jailhouse_table = {
 		{.name = "root_cell", .type = FIELD_PATH, .offset = P(jailhouse.root_cell)},
 		{.name = "device", .type = FIELD_PATH, .offset = P(jailhouse.device)},
 		{.name = "sysfs", .type = FIELD_PATH, .offset = P(jailhouse.sysfs)},
+		{.name = "firmware", .type = FIELD_PATH, .offset = P(jailhouse.firmware)},
+		{.name = "mem", .type = FIELD_PATH, .offset = P(jailhouse.mem)},
 		{.name = "comm_region", .type = FIELD_ADDRESS, .offset = P(jailhouse.comm_region), .present = P(jailhouse.has_comm)},
 		{.name = "host_enable", .type = FIELD_BOOL, .offset = P(jailhouse.host_enable)},
 		{.name = "note", .type = FIELD_ANY},
@@ -154,102 +226,10 @@ const struct field_table platform_table = {
 		{.name = "expect", .type = FIELD_NOT_BUILT},
 		{.name = "interrupts", .type = FIELD_OBJECT, .sub = &interrupts_table, .present = P(interrupts.present)},
 		{.name = "devices", .type = FIELD_ARRAY, .offset = P(devices), .max = PHI_PLATFORM_DEVICES_MAX, .sub = &device_table},
-		{.name = "remote_processors", .type = FIELD_NOT_BUILT},
-		{.name = "links", .type = FIELD_NOT_BUILT},
+		{.name = "remote_processors", .type = FIELD_ARRAY, .offset = P(remote), .max = PHI_REMOTE_MAX, .sub = &remote_table},
+		{.name = "links", .type = FIELD_OBJECT, .sub = &links_table, .present = P(links.present)},
 		{0},
 	}};
-
-static const struct platform_pool *pools(const struct platform *p)
-{
-	return p->memory.items;
-}
-
-static const struct platform_mmio *mmio(const struct platform_device *d, size_t i)
-{
-	return (const struct platform_mmio *)d->mmio.items + i;
-}
-
-/* Registers in common, or an interrupt: what each can be given without the other has neither. */
-static bool devices_meet(const struct platform_device *a, const struct platform_device *b, const char **ret_what)
-{
-	for (size_t i = 0; i < a->mmio.n; i++)
-		for (size_t k = 0; k < b->mmio.n; k++) {
-			const struct platform_mmio *m = mmio(a, i), *o = mmio(b, k);
-
-			/* By pages: what is mapped is whole pages. */
-			*ret_what = "registers on a page of";
-			if (m->base / 4096 <= (o->base + o->size - 1) / 4096 && o->base / 4096 <= (m->base + m->size - 1) / 4096)
-				return true;
-		}
-	for (size_t i = 0; i < a->irqs.n; i++)
-		for (size_t k = 0; k < b->irqs.n; k++) {
-			*ret_what = "an interrupt of";
-			if (((const struct platform_irq *)a->irqs.items)[i].spi == ((const struct platform_irq *)b->irqs.items)[k].spi)
-				return true;
-		}
-	return false;
-}
-
-static int check_devices(const struct platform *p, struct phi_error *e)
-{
-	const struct platform_device *devices = p->devices.items;
-	char where[60];
-
-	for (size_t i = 0; i < p->devices.n; i++) {
-		const struct platform_device *d = &devices[i];
-		const char *what;
-
-		snprintf(where, sizeof(where), "/devices/%zu", i);
-		if (d->irqs.n > 0 && !p->interrupts.present)
-			return phi_error_set(e, PHI_INVALID, EINVAL, where, "it has interrupts, and \"interrupts\" does not say whose they are");
-		for (size_t m = 0; m < d->mmio.n; m++)
-			if (mmio(d, m)->base + mmio(d, m)->size > PHI_ADDRESS_MAX)
-				return phi_error_set(e, PHI_INVALID, ERANGE, where, "its registers end beyond 2^62");
-		for (size_t k = 0; k < i; k++) {
-			if (strcmp(d->name, devices[k].name) == 0)
-				return phi_error_set(e, PHI_INVALID, EINVAL, where, "the name \"%s\" is there twice", d->name);
-			if (devices_meet(d, &devices[k], &what))
-				return phi_error_set(e, PHI_INVALID, EINVAL, where,
-						     "it has %s \"%s\"; devices that go together (\"group\") are not built", what, devices[k].name);
-		}
-	}
-	return 0;
-}
-
-int platform_check(const struct platform *p, struct phi_error *e)
-{
-	char where[60];
-
-	for (int c = cpuset_next(&p->cpus.host, 0); c >= 0; c = cpuset_next(&p->cpus.host, (unsigned)c + 1))
-		if (p->cpus.has_ids && !cpuset_has(&p->cpus.ids, (unsigned)c))
-			return phi_error_set(e, PHI_INVALID, EINVAL, "/cpus/host", "CPU %d is not in cpus.ids", c);
-	for (size_t i = 0; i < p->memory.n; i++) {
-		const struct platform_pool *a = pools(p) + i;
-
-		snprintf(where, sizeof(where), "/memory/%zu", i);
-		if (a->has_base != (a->kind != POOL_HOST && a->kind != POOL_HUGEPAGES))
-			return phi_error_set(e, PHI_INVALID, EINVAL, where, "a pool of kind \"%s\" %s a base",
-					     platform_pool_kinds[a->kind], a->has_base ? "has not" : "needs");
-		if (a->size % 4096 != 0 || a->base % 4096 != 0 || a->base + a->size > PHI_ADDRESS_MAX)
-			return phi_error_set(e, PHI_INVALID, EINVAL, where,
-					     "base and size must be multiples of 4096 and end below 2^62");
-		for (size_t k = 0; k < i; k++) {
-			const struct platform_pool *b = pools(p) + k;
-
-			if (strcmp(a->name, b->name) == 0)
-				return phi_error_set(e, PHI_INVALID, EINVAL, where, "the name \"%s\" is there twice",
-						     a->name);
-			if (a->has_base && b->has_base && a->base < b->base + b->size && b->base < a->base + a->size)
-				return phi_error_set(e, PHI_INVALID, EINVAL, where, "pool \"%s\" overlaps pool \"%s\"",
-						     a->name, b->name);
-		}
-	}
-	for (size_t i = 0; i < p->qemu_accel.n; i++)
-		if (strcmp(p->qemu_accel.values[i], "kvm") != 0 && strcmp(p->qemu_accel.values[i], "tcg") != 0)
-			return phi_error_set(e, PHI_INVALID, EINVAL, "/backends/qemu/accel",
-					     "\"%.20s\" is none of kvm, tcg", p->qemu_accel.values[i]);
-	return check_devices(p, e);
-}
 
 int platform_read(const char *text, size_t len, struct platform *p, struct phi_error *e)
 {
@@ -293,9 +273,11 @@ const struct platform_cpu *platform_cpu(const struct platform *p, unsigned cpu)
 
 const struct platform_pool *platform_pool(const struct platform *p, const char *name)
 {
+	const struct platform_pool *pools = p->memory.items;
+
 	for (size_t i = 0; i < p->memory.n; i++)
-		if (strcmp(pools(p)[i].name, name) == 0)
-			return pools(p) + i;
+		if (strcmp(pools[i].name, name) == 0)
+			return pools + i;
 	return NULL;
 }
 
@@ -306,5 +288,15 @@ const struct platform_device *platform_device(const struct platform *p, const ch
 	for (size_t i = 0; i < p->devices.n; i++)
 		if (strcmp(devices[i].name, name) == 0)
 			return devices + i;
+	return NULL;
+}
+
+const struct platform_remote *platform_remote(const struct platform *p, const char *name)
+{
+	const struct platform_remote *remote = p->remote.items;
+
+	for (size_t i = 0; i < p->remote.n; i++)
+		if (strcmp(remote[i].name, name) == 0)
+			return remote + i;
 	return NULL;
 }

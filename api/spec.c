@@ -13,6 +13,7 @@
 #define D(member) offsetof(struct spec_device, member)
 
 const char *const spec_backend_words[] = {"auto", "qemu", "jailhouse", "xen", "remoteproc", "mica", "sim", NULL};
+const char *const link_protocols[] = {"raw", "network", NULL};
 static const char *const machine_words[] = {"", "microvm", "q35", NULL};
 static const char *const keeper_lost_words[] = {"stop", "keep", NULL};
 static const char *const then_words[] = {"kill", "nothing", NULL};
@@ -25,7 +26,7 @@ static const struct field_table boot_table = {
 		{.name = "cmdline", .type = FIELD_STRING, .offset = S(boot.cmdline), .max = PHI_CMDLINE_MAX},
 		{.name = "machine", .type = FIELD_ENUM, .offset = S(boot.machine), .words = machine_words},
 		{.name = "dtb", .type = FIELD_NOT_BUILT},
-		{.name = "firmware", .type = FIELD_NOT_BUILT},
+		{.name = "firmware", .type = FIELD_BLOB, .offset = S(boot.firmware)},
 		{.name = "args", .type = FIELD_NOT_BUILT},
 		{.name = "entry", .type = FIELD_NOT_BUILT},
 		{0},
@@ -33,7 +34,7 @@ static const struct field_table boot_table = {
 
 static const struct field_table cpus_table = {
 	0, (const struct field[]){
-		{.name = "count", .type = FIELD_INTEGER, .offset = S(cpus.count), .min = 1, .max = PHI_CPUS_MAX,
+		{.name = "count", .type = FIELD_INTEGER, .offset = S(cpus.count), .max = PHI_CPUS_MAX,
 		 .present = S(cpus.has_count)},
 		{.name = "set", .type = FIELD_CPUS, .offset = S(cpus.set), .present = S(cpus.has_set)},
 		{.name = "class", .type = FIELD_NOT_BUILT},
@@ -57,6 +58,26 @@ static const struct field_table device_table = {
 		{.name = "kind", .type = FIELD_STRING, .offset = D(kind), .min = 1, .max = PHI_NAME_MAX},
 		{.name = "as", .type = FIELD_NOT_BUILT},
 		{.name = "share", .type = FIELD_NOT_BUILT},
+		{0},
+	}};
+
+#define K(member) offsetof(struct spec_link, member)
+
+static const struct field_table link_table = {
+	sizeof(struct spec_link), (const struct field[]){
+		{.name = "name", .type = FIELD_ID, .offset = K(name), .required = true},
+		{.name = "size", .type = FIELD_SIZE, .offset = K(size), .min = 16384, .max = 1ull << 32, .present = K(has_size)},
+		{.name = "protocol", .type = FIELD_ENUM, .offset = K(protocol), .words = link_protocols},
+		{.name = "peers", .type = FIELD_INTEGER, .offset = K(peers), .min = 2, .max = PHI_LINK_PEERS_MAX, .present = K(has_peers)},
+		{.name = "role", .type = FIELD_INTEGER, .offset = K(role), .max = PHI_LINK_PEERS_MAX - 1, .present = K(has_role)},
+		{.name = "host", .type = FIELD_BOOL, .offset = K(host)},
+		{0},
+	}};
+
+static const struct field_table remote_table = {
+	0, (const struct field[]){
+		{.name = "count", .type = FIELD_INTEGER, .offset = S(remote.count), .min = 1, .max = PHI_REMOTE_MAX, .present = S(remote.has_count)},
+		{.name = "names", .type = FIELD_TEXTS, .offset = S(remote.names), .max = PHI_REMOTE_MAX},
 		{0},
 	}};
 
@@ -104,8 +125,8 @@ const struct field_table spec_table = {
 		{.name = "lifecycle", .type = FIELD_OBJECT, .sub = &lifecycle_table},
 		{.name = "labels", .type = FIELD_STRINGS, .offset = S(labels), .max = PHI_LABELS_MAX},
 		{.name = "devices", .type = FIELD_ARRAY, .offset = S(devices), .max = PHI_DEVICES_MAX, .sub = &device_table},
-		{.name = "remote_processors", .type = FIELD_NOT_BUILT},
-		{.name = "links", .type = FIELD_NOT_BUILT},
+		{.name = "remote_processors", .type = FIELD_OBJECT, .sub = &remote_table},
+		{.name = "links", .type = FIELD_ARRAY, .offset = S(links), .max = PHI_LINKS_MAX, .sub = &link_table},
 		{.name = "health", .type = FIELD_NOT_BUILT},
 		{0},
 	}};
@@ -120,9 +141,52 @@ void spec_free(struct spec *s)
 	fields_free(s, &spec_table);
 }
 
+bool spec_boots(const struct spec *s)
+{
+	return s->boot.kernel.path != NULL || s->boot.inmate.path != NULL || s->boot.firmware.path != NULL;
+}
+
+static int check_links(const struct spec *s, const char *pointer, struct phi_error *e)
+{
+	const struct spec_link *l = s->links.items;
+	char where[100];
+
+	for (size_t i = 0; i < s->links.n; i++) {
+		snprintf(where, sizeof(where), "%s/links/%zu", pointer, i);
+		if (l[i].size % 4096 != 0)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "size: %" PRIu64 " is not a multiple of 4096 bytes", l[i].size);
+		if (l[i].has_role && l[i].role >= (l[i].has_peers ? l[i].peers : 2))
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "role: %" PRIi64 " is not below the number of peers", l[i].role);
+		for (size_t k = 0; k < i; k++)
+			if (strcmp(l[i].name, l[k].name) == 0)
+				return phi_error_set(e, PHI_INVALID, EINVAL, where, "the link \"%s\" is there twice", l[i].name);
+	}
+	return 0;
+}
+
+static int check_remote(const struct spec *s, const char *pointer, struct phi_error *e)
+{
+	bool any = s->remote.has_count || s->remote.names.n > 0;
+	char where[100];
+
+	snprintf(where, sizeof(where), "%s/remote_processors", pointer);
+	if (s->remote.has_count && s->remote.names.n > 0)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"count\" or \"names\", not both");
+	if (any && s->boot.firmware.path == NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "remote processors need \"boot\": {\"firmware\": an ELF file}");
+	snprintf(where, sizeof(where), "%s/boot/firmware", pointer);
+	if (!any && s->boot.firmware.path != NULL)
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "firmware is for \"remote_processors\", and the spec asks for none");
+	snprintf(where, sizeof(where), "%s/cpus/count", pointer);
+	if (s->cpus.has_count && s->cpus.count == 0 && !any)
+		return phi_error_set(e, PHI_INVALID, ERANGE, where, "0 is below 1; only a cell of remote processors needs no CPU");
+	return 0;
+}
+
 int spec_check(const struct spec *s, const char *pointer, struct phi_error *e)
 {
 	char where[100];
+	int r;
 
 	if (s->cpus.has_count && s->cpus.has_set) {
 		snprintf(where, sizeof(where), "%s/cpus", pointer);
@@ -162,7 +226,8 @@ int spec_check(const struct spec *s, const char *pointer, struct phi_error *e)
 		if ((d->name == NULL) == (d->kind == NULL))
 			return phi_error_set(e, PHI_INVALID, EINVAL, where, "give \"name\" or \"kind\"");
 	}
-	return 0;
+	r = check_links(s, pointer, e);
+	return r < 0 ? r : check_remote(s, pointer, e);
 }
 
 void spec_set_memory(struct spec *s, uint64_t size)
@@ -181,7 +246,7 @@ void spec_set_memory(struct spec *s, uint64_t size)
 int spec_complete(struct spec *s, const char *pointer, struct phi_error *e)
 {
 	if (!s->cpus.has_count && !s->cpus.has_set) {
-		s->cpus.count = 1;
+		s->cpus.count = s->remote.has_count || s->remote.names.n > 0 ? 0 : 1;
 		s->cpus.has_count = true;
 	}
 	if (s->memory.n == 0)

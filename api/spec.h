@@ -4,6 +4,7 @@
 
 #include "cpuset.h"
 #include "field.h"
+#include "grant.h"
 #include "limits.h"
 
 #include <stdbool.h>
@@ -39,12 +40,21 @@ struct spec_device { /* of the platform's; one of the two */
 	char *kind; /* any that is free */
 };
 
+struct spec_link { /* an end of a link: shared memory with whoever names the same */
+	char *name;
+	uint64_t size;	/* bytes of all of it; !has_size: as it is there, or as the platform has it */
+	int64_t peers, role; /* ends that it has at most, 2 if !has_peers; the id of this end, any if !has_role */
+	int protocol;	     /* enum link_protocol */
+	bool has_size, has_peers, has_role;
+	bool host; /* one of the ends is the host's */
+};
+
 struct spec {
 	char *name;
 	int backend; /* enum spec_backend */
 	char *criticality;
 	struct {
-		struct field_blob kernel, initrd, inmate;
+		struct field_blob kernel, initrd, inmate, firmware;
 		char *cmdline;
 		int machine; /* enum spec_machine */
 	} boot;
@@ -55,6 +65,12 @@ struct spec {
 	} cpus;
 	struct field_array memory; /* struct spec_memory */
 	struct field_array devices; /* struct spec_device */
+	struct field_array links;   /* struct spec_link */
+	struct {
+		int64_t count; /* any that are free, or */
+		struct field_strings names;
+		bool has_count;
+	} remote; /* processors */
 	uint64_t log_max; /* bytes of console output kept */
 	struct {
 		int64_t grace_ms;
@@ -68,6 +84,7 @@ extern const struct field_table spec_table;
 
 void spec_init(struct spec *s); /* the defaults that are not zero */
 void spec_free(struct spec *s);
+bool spec_boots(const struct spec *s); /* it names something to run */
 /* Reads a spec over its defaults and checks it; what was left open is so still. *s is always freeable. */
 int spec_read(const struct json *j, enum field_form form, const char *pointer, struct spec *s, struct phi_error *e);
 /* The rules between members; also for a spec that was made by other means than spec_read. */

@@ -21,7 +21,7 @@ struct phi_error;
 struct platform;
 
 #define CELL_NAME_MAX 31 /* of a Jailhouse cell, the shortest of all (cell-config.h JAILHOUSE_CELL_NAME_MAXLEN) */
-#define CELL_IMAGES_MAX 4
+#define CELL_IMAGES_MAX 5
 
 enum backend_can {
 	CAN_PAUSE = 1,
@@ -159,9 +159,11 @@ struct cell_process {
 bool cell_has_keeper(const struct cell *c);
 /* A listening stream socket `name` in the cell's directory, for the caller to pass on and close; -1 if there is none. */
 int cell_listen(const struct cell *c, const char *name);
-/* Sends the process, or (p NULL) the console of a cell without one (taken over), to the keeper. It answers by spawned
- * for a process. Negative with the error where there is no keeper. */
+/* Sends the process, or (p NULL) the console of a cell without one (taken over; -1: cell_output brings what it says), to the
+ * keeper. It answers by spawned for a process. Negative with the error where there is no keeper. */
 int cell_spawn(struct cell *c, const struct cell_process *p, int console, struct phi_error *e);
+/* What the console of a cell said that has no descriptor for it. Lost where there is no keeper. */
+void cell_output(struct cell *c, const char *bytes, size_t n);
 int cell_control(struct cell *c, const char *text, size_t n);
 /* SIGKILL for the cell's process: by the keeper, or by the pids in the presence lock where the keeper is silent. */
 void cell_kill_process(struct cell *c);

@@ -190,7 +190,15 @@ static void on_message(const char *buf, size_t n, int *fds, int n_fds)
 		if (k.cell.qmp >= 0 && write(k.cell.qmp, buf + sizeof(m.h), n - sizeof(m.h)) < 0)
 			break;
 		break;
+	case KEEPER_OUTPUT:
+		if (k.console.log != NULL)
+			console_put(&k.console, buf + sizeof(m.h), n - sizeof(m.h));
+		break;
 	case KEEPER_INPUT:
+		if (k.cell.state == KEEPER_CELL_ALIVE && k.console.cell < 0) { /* nobody is there to hear it */
+			tell_taken();
+			break;
+		}
 		console_take(&k.console, buf + sizeof(m.h), n - sizeof(m.h));
 		break;
 	case KEEPER_KILL:

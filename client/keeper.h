@@ -50,6 +50,7 @@ struct console {
 };
 
 int console_map(struct console *c, int log_fd);
+void console_put(struct console *c, const char *bytes, size_t n); /* into the log's ring, which is there */
 void console_read_cell(struct console *c);
 void console_read_stdin(struct console *c);
 /* Input that phid sent; what does not fit (of a phid that was killed and started again and again) is left out. */

@@ -166,10 +166,10 @@ int cell_spawn(struct cell *c, const struct keeper_spawn *m, size_t length, int 
 	c->lock = PHI_TAKE_FD(fds[KEEPER_FD_LOCK]);
 	c->dir = PHI_TAKE_FD(fds[KEEPER_FD_DIR]);
 	if (m->n_args == 0) { /* the cell is no process of ours */
-		if (n_fds <= KEEPER_FD_MORE)
-			return -EBADMSG;
-		*ret_console = PHI_TAKE_FD(fds[KEEPER_FD_MORE]);
-		fcntl(*ret_console, F_SETFL, fcntl(*ret_console, F_GETFL) | O_NONBLOCK);
+		if (n_fds > KEEPER_FD_MORE) {
+			*ret_console = PHI_TAKE_FD(fds[KEEPER_FD_MORE]);
+			fcntl(*ret_console, F_SETFL, fcntl(*ret_console, F_GETFL) | O_NONBLOCK);
+		}
 		c->state = KEEPER_CELL_ALIVE;
 		write_holders(c);
 		return 0;

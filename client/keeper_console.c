@@ -29,7 +29,7 @@ int console_map(struct console *c, int log_fd)
 	return 0;
 }
 
-static void ring_put(struct console *c, const char *bytes, size_t n)
+void console_put(struct console *c, const char *bytes, size_t n)
 {
 	uint64_t end = c->log->end;
 
@@ -54,7 +54,7 @@ void console_read_cell(struct console *c)
 		ssize_t n = read(c->cell, buf, sizeof(buf));
 
 		if (n > 0) {
-			ring_put(c, buf, (size_t)n);
+			console_put(c, buf, (size_t)n);
 			continue;
 		}
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))

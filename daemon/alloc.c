@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 struct alloc_view *alloc_view_new(const struct platform *p)
@@ -15,7 +17,9 @@ struct alloc_view *alloc_view_new(const struct platform *p)
 		abort();
 	v->platform = p;
 	v->devices = calloc(p->devices.n + 1, sizeof(*v->devices));
-	if (v->devices == NULL)
+	v->remote = calloc(p->remote.n + 1, sizeof(*v->remote));
+	v->virtual = calloc(p->interrupts.virtual.n + 1, sizeof(*v->virtual));
+	if (v->devices == NULL || v->remote == NULL || v->virtual == NULL)
 		abort();
 	for (int c = cpuset_next(&p->cpus.ids, 0); c >= 0; c = cpuset_next(&p->cpus.ids, (unsigned)c + 1)) {
 		const struct platform_cpu *row = platform_cpu(p, (unsigned)c);
@@ -41,6 +45,8 @@ void alloc_view_free(struct alloc_view *v)
 		return;
 	free(v->ranges);
 	free(v->devices);
+	free(v->remote);
+	free(v->virtual);
 	free(v);
 }
 
@@ -55,11 +61,15 @@ void alloc_view_add(struct alloc_view *v, const struct alloc_range *r)
 	v->ranges[v->n_ranges++] = *r;
 }
 
-static void blocked(struct alloc_refusal *r, const char *owner, const char *format, uint64_t a, uint64_t b)
+void alloc_blocked(struct alloc_refusal *r, const char *owner, const char *format, ...)
 {
+	va_list args;
+
 	if (r->n_blockers == ALLOC_BLOCKERS_MAX)
 		return;
-	snprintf(r->blockers[r->n_blockers].unit, sizeof(r->blockers[0].unit), format, a, b);
+	va_start(args, format);
+	vsnprintf(r->blockers[r->n_blockers].unit, sizeof(r->blockers[0].unit), format, args);
+	va_end(args);
 	snprintf(r->blockers[r->n_blockers++].owner, sizeof(r->blockers[0].owner), "%s", owner);
 }
 
@@ -99,7 +109,7 @@ static int refuse_cpus(const struct alloc_view *v, unsigned wanted, struct alloc
 	refusal->available = unowned;
 	for (unsigned c = 0; c < v->n_cpus; c++)
 		if (v->cpus[c].exists && !v->cpus[c].host && v->cpus[c].owner[0] != '\0')
-			blocked(refusal, v->cpus[c].owner, "cpu %" PRIu64, c, 0);
+			alloc_blocked(refusal, v->cpus[c].owner, "cpu %u", c);
 	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "/spec/cpus",
 			     "%u CPUs are wanted and %u of %u are free; see blockers for who holds the others", wanted,
 			     unowned, all);
@@ -119,7 +129,7 @@ static int fit_set(const struct alloc_view *v, const struct cpuset *set, struct 
 		if (cpu_free(&v->cpus[c]))
 			available++;
 		else
-			blocked(refusal, v->cpus[c].owner, "cpu %" PRIu64, (uint64_t)c, 0);
+			alloc_blocked(refusal, v->cpus[c].owner, "cpu %d", c);
 	}
 	if (refusal->n_blockers == 0) {
 		*ret = *set;
@@ -303,6 +313,11 @@ uint64_t alloc_pool_free(const struct alloc_view *v, const struct platform_pool 
 	return used < pool->size ? pool->size - used : 0;
 }
 
+static bool is_for_links(const struct alloc_view *v, const char *pool)
+{
+	return v->platform->links.memory != NULL && strcmp(v->platform->links.memory, pool) == 0;
+}
+
 static uint64_t wished_from_pool(const struct alloc_grant *g, const char *pool)
 {
 	uint64_t n = 0;
@@ -323,17 +338,16 @@ static void refuse_memory(const struct alloc_view *v, const struct alloc_grant *
 	for (size_t i = 0; i < v->platform->memory.n; i++) {
 		uint64_t unowned = alloc_pool_free(v, &pools[i]), wished = wished_from_pool(g, pools[i].name);
 
-		if ((pool == NULL || strcmp(pools[i].name, pool) == 0) && !(by_amount && pools[i].has_base) &&
+		if ((pool == NULL || strcmp(pools[i].name, pool) == 0) && !(by_amount && pools[i].has_base) && !is_for_links(v, pools[i].name) &&
 		    unowned > wished && unowned - wished > refusal->available)
 			refusal->available = unowned - wished;
 	}
 	for (size_t i = 0; i < v->n_ranges; i++)
 		if (pool == NULL || strcmp(v->ranges[i].pool, pool) == 0) {
 			if (v->ranges[i].has_base)
-				blocked(refusal, v->ranges[i].owner, "memory 0x%" PRIx64 "+0x%" PRIx64, v->ranges[i].base,
-					v->ranges[i].size);
+				alloc_blocked(refusal, v->ranges[i].owner, "memory 0x%" PRIx64 "+0x%" PRIx64, v->ranges[i].base, v->ranges[i].size);
 			else
-				blocked(refusal, v->ranges[i].owner, "memory %" PRIu64 " bytes", v->ranges[i].size, 0);
+				alloc_blocked(refusal, v->ranges[i].owner, "memory %" PRIu64 " bytes", v->ranges[i].size);
 		}
 }
 
@@ -345,7 +359,7 @@ static int fit_at(const struct alloc_view *v, const struct spec_memory *m, uint6
 	size_t i = 0;
 
 	while (i < v->platform->memory.n &&
-	       !(pools[i].has_base && m->at >= pools[i].base && m->size <= pools[i].size &&
+	       !(pools[i].has_base && !is_for_links(v, pools[i].name) && m->at >= pools[i].base && m->size <= pools[i].size &&
 		 m->at - pools[i].base <= pools[i].size - m->size && (m->pool == NULL || strcmp(pools[i].name, m->pool) == 0)))
 		i++;
 	if (i == v->platform->memory.n)
@@ -354,7 +368,7 @@ static int fit_at(const struct alloc_view *v, const struct spec_memory *m, uint6
 	if (find_in_way(v, g, m->at, m->size, colors, &r)) {
 		refusal->kind = "memory";
 		refusal->wanted = m->size;
-		blocked(refusal, r.owner, "memory 0x%" PRIx64 "+0x%" PRIx64, r.base, r.size);
+		alloc_blocked(refusal, r.owner, "memory 0x%" PRIx64 "+0x%" PRIx64, r.base, r.size);
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "the range meets %s of %s",
 				     refusal->blockers[0].unit, r.owner);
 	}
@@ -379,6 +393,8 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 	if (m->pool != NULL && by_amount && platform_pool(v->platform, m->pool)->has_base)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,
 				     "the backend cannot place a guest in pool \"%s\", which is given by address", m->pool);
+	if (m->pool != NULL && is_for_links(v, m->pool))
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "pool \"%s\" is for links", m->pool);
 	if (m->has_at && by_amount)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where, "the backend cannot place a guest at an address");
 	if (m->has_at)
@@ -387,7 +403,7 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 		const struct platform_pool *pool = &pools[i];
 		uint64_t base = 0, hole = 0;
 
-		if ((m->pool != NULL && strcmp(pool->name, m->pool) != 0) || (by_amount && pool->has_base))
+		if ((m->pool != NULL && strcmp(pool->name, m->pool) != 0) || (by_amount && pool->has_base) || is_for_links(v, pool->name))
 			continue;
 		if (!pool->has_base) {
 			uint64_t unowned = alloc_pool_free(v, pool), wished = wished_from_pool(g, pool->name);
@@ -417,43 +433,6 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 	return 0;
 }
 
-/* Devices are few and each is one of its kind: the first that is free. */
-static int fit_device(const struct alloc_view *v, const struct spec_device *d, size_t index, struct alloc_grant *g,
-		      struct alloc_refusal *refusal, struct phi_error *e)
-{
-	const struct platform_device *devices = v->platform->devices.items;
-	bool any = false;
-	char where[40];
-
-	snprintf(where, sizeof(where), "/spec/devices/%zu", index);
-	for (size_t i = 0; i < v->platform->devices.n; i++) {
-		bool taken = v->devices[i].owner[0] != '\0', wished = false;
-
-		if (d->name != NULL ? strcmp(devices[i].name, d->name) != 0 : strcmp(devices[i].kind, d->kind) != 0)
-			continue;
-		any = true;
-		for (size_t k = 0; k < g->n_devices; k++)
-			wished = wished || strcmp(g->devices[k], devices[i].name) == 0;
-		if (wished && d->name != NULL)
-			return phi_error_set(e, PHI_INVALID, EINVAL, where, "device \"%s\" is asked for twice", d->name);
-		if (!taken && !wished) {
-			snprintf(g->devices[g->n_devices++], sizeof(g->devices[0]), "%s", devices[i].name);
-			return 0;
-		}
-		if (taken && refusal->n_blockers < ALLOC_BLOCKERS_MAX) {
-			snprintf(refusal->blockers[refusal->n_blockers].unit, sizeof(refusal->blockers[0].unit), "device %.56s", devices[i].name);
-			snprintf(refusal->blockers[refusal->n_blockers++].owner, sizeof(refusal->blockers[0].owner), "%s", v->devices[i].owner);
-		}
-	}
-	if (!any)
-		return phi_error_set(e, PHI_INVALID, EINVAL, where, "this host has no device %s \"%s\"", d->name ? "called" : "of kind",
-				     d->name ? d->name : d->kind);
-	refusal->kind = "devices";
-	refusal->wanted = 1;
-	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "no device %s \"%s\" is free; see blockers for who has it",
-			     d->name ? "called" : "of kind", d->name ? d->name : d->kind);
-}
-
 int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,
 	      struct alloc_refusal *refusal, struct phi_error *e)
 {
@@ -466,7 +445,11 @@ int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amoun
 	for (size_t i = 0; r == 0 && i < spec->memory.n; i++)
 		r = fit_memory(v, (const struct spec_memory *)spec->memory.items + i, i, by_amount, &g, refusal, e);
 	for (size_t i = 0; r == 0 && i < spec->devices.n; i++)
-		r = fit_device(v, (const struct spec_device *)spec->devices.items + i, i, &g, refusal, e);
+		r = alloc_fit_device(v, spec, i, &g, refusal, e);
+	if (r == 0)
+		r = alloc_fit_remote(v, spec, &g, refusal, e);
+	if (r == 0)
+		r = alloc_fit_links(v, spec, &g, refusal, e);
 	if (r == 0)
 		*ret = g;
 	return r;

@@ -18,7 +18,7 @@ struct alloc_cpu {
 	bool quarantined, observed;
 };
 
-struct alloc_device { /* by its index in the platform */
+struct alloc_unit { /* a device, ...: by its index in the platform */
 	char owner[PHI_ID_MAX + 1]; /* "" if free */
 	bool quarantined;
 };
@@ -31,6 +31,18 @@ struct alloc_range { /* memory that is granted: by range (has_base) or by amount
 	char owner[PHI_ID_MAX + 1];
 };
 
+struct alloc_end {
+	int64_t id;
+	char owner[PHI_ID_MAX + 1];
+	bool quarantined;
+};
+
+struct alloc_open_link { /* one that has an end */
+	struct alloc_link link; /* without id */
+	size_t n_ends;
+	struct alloc_end ends[PHI_LINK_PEERS_MAX];
+};
+
 /* What there is and who has it. */
 struct alloc_view {
 	const struct platform *platform;
@@ -38,13 +50,15 @@ struct alloc_view {
 	struct alloc_cpu cpus[PHI_CPUS_MAX];
 	struct alloc_range *ranges; /* owned */
 	size_t n_ranges, room;
-	struct alloc_device *devices; /* owned */
+	struct alloc_unit *devices, *remote, *virtual; /* owned */
+	size_t n_links;
+	struct alloc_open_link links[PHI_SLOTS];
 };
 
 /* Why a wish was refused, for the answer's `wanted`, `free` and `blockers`. */
 struct alloc_refusal {
-	const char *kind; /* "cpus", "memory" or "devices"; NULL: none */
-	uint64_t wanted, available; /* CPUs, bytes or devices */
+	const char *kind; /* "cpus", "memory", "devices", "remote_processors", "links" or "irqs"; NULL: none */
+	uint64_t wanted, available; /* CPUs, bytes or pieces */
 	size_t n_blockers;
 	struct {
 		char unit[64], owner[PHI_ID_MAX + 1];
@@ -64,6 +78,8 @@ void alloc_view_add(struct alloc_view *v, const struct alloc_range *r);
 /* CPUs: an explicit set as it is; a count from one NUMA node and cluster where one has enough (the fullest that still
  * fits, so that large holes stay), whole cores first where cores have several CPUs. Memory: a range by best fit in a
  * pool (lowest address among equals), an amount from a pool with enough; an explicit pool or address is obeyed.
+ * A device comes with all of its group. A link that has an end already is joined (its size, peers and protocol must be those wished);
+ * else it gets the lowest free slot and memory of the pool for links, or, with the host, a slot that the root has an end in.
  * by_amount: only pools without addresses are thought of (backends that cannot place a guest).
  * PHI_NO_RESOURCES with *refusal filled, or PHI_INVALID where a unit does not exist at all. */
 int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,
@@ -72,3 +88,10 @@ int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amoun
 /* CPUs and bytes that could be granted at all, and those that are free now. */
 void alloc_capacity(const struct alloc_view *v, unsigned *ret_cpus, unsigned *ret_cpus_free);
 uint64_t alloc_pool_free(const struct alloc_view *v, const struct platform_pool *pool);
+
+/* alloc_units.c, alloc_links.c: the parts of alloc_fit. */
+void alloc_blocked(struct alloc_refusal *r, const char *owner, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int alloc_fit_device(const struct alloc_view *v, const struct spec *s, size_t index, struct alloc_grant *g, struct alloc_refusal *refusal,
+		     struct phi_error *e);
+int alloc_fit_remote(const struct alloc_view *v, const struct spec *s, struct alloc_grant *g, struct alloc_refusal *refusal, struct phi_error *e);
+int alloc_fit_links(const struct alloc_view *v, const struct spec *s, struct alloc_grant *g, struct alloc_refusal *refusal, struct phi_error *e);

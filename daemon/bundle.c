@@ -238,7 +238,7 @@ static int load_bundle(struct bundle *b, int root, int *ret_images, struct phi_e
 	r = oci_annotations_to_spec(&c, &b->spec, e);
 	if (r == 0)
 		r = oci_resources_to_spec(&c, &b->spec, e);
-	if (r == 0 && !said && b->spec.boot.kernel.path == NULL && b->spec.boot.inmate.path == NULL)
+	if (r == 0 && !said && !spec_boots(&b->spec))
 		r = phi_error_set(e, PHI_INVALID, EINVAL, "/bundle",
 				  "neither a vm section nor /boot/config.json in the image nor an annotation says what to boot");
 	return r;
@@ -257,7 +257,7 @@ void bundle_load(struct bundle *b)
 		r = spec_read(b->spec_json, FIELD_WIRE, "/spec", &b->spec, e);
 		if (r == 0)
 			r = spec_complete(&b->spec, "/spec", e);
-		if (r < 0 || (b->path == NULL && b->spec.boot.kernel.path == NULL && b->spec.boot.inmate.path == NULL))
+		if (r < 0 || (b->path == NULL && !spec_boots(&b->spec)))
 			return; /* wrong, or without a file */
 	}
 	snprintf(path, sizeof(path), "/proc/%d/root", (int)b->peer);
@@ -275,7 +275,9 @@ void bundle_load(struct bundle *b)
 	if (r == 0)
 		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.initrd, "initrd", e);
 	if (r == 0)
-		load_image(b, images >= 0 ? images : root, &b->spec.boot.inmate, "inmate", e);
+		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.inmate, "inmate", e);
+	if (r == 0)
+		load_image(b, images >= 0 ? images : root, &b->spec.boot.firmware, "firmware", e);
 }
 
 void bundle_done(struct bundle *b)

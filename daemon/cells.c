@@ -23,6 +23,7 @@
 
 struct phid *the_phid;
 
+#define OUTPUT_MAX 16384 /* bytes of one packet to a keeper */
 #define BUCKETS PHI_COUNT(((struct phid *)0)->cells)
 
 const struct backend *backend_find(const struct phid *p, const char *name)
@@ -215,6 +216,14 @@ int cell_control(struct cell *c, const char *text, size_t n)
 	return keeper_send(c->keeper, &m, sizeof(m), KEEPER_QMP_IN, text, n, NULL, 0);
 }
 
+void cell_output(struct cell *c, const char *bytes, size_t n)
+{
+	struct keeper_header m = {0};
+
+	for (size_t done = 0; c->keeper != NULL && done < n; done += OUTPUT_MAX)
+		keeper_send(c->keeper, &m, sizeof(m), KEEPER_OUTPUT, bytes + done, n - done < OUTPUT_MAX ? n - done : OUTPUT_MAX, NULL, 0);
+}
+
 int cell_listen(const struct cell *c, const char *name)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -299,7 +308,7 @@ int cell_spawn(struct cell *c, const struct cell_process *process, int console, 
 		m.n_rules = n_rules / 2;
 		for (size_t i = 0; i < process->n_fds; i++)
 			fds[n_fds++] = process->fds[i];
-	} else {
+	} else if (console_fd >= 0) {
 		fds[n_fds++] = console_fd;
 	}
 	r = keeper_send(c->keeper, &m, sizeof(m), KEEPER_SPAWN, strings, n, fds, n_fds);

@@ -8,6 +8,7 @@
 #include "keepers.h"
 #include "log.h"
 #include "loop.h"
+#include "view.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,40 +18,11 @@
 static char *cell_json(const struct cell *c)
 {
 	_clean_json_ struct json *j = json_object();
-	struct json *list;
 
 	json_add_string(j, "name", c->name);
-	list = json_add_array(j, "cpus");
-	for (int i = cpuset_next(&c->grant.cpus, 0); i >= 0; i = cpuset_next(&c->grant.cpus, (unsigned)i + 1))
-		json_add_integer(list, NULL, i);
+	view_grant(&the_phid->platform, &c->grant, j);
 	/* Threads are put on their CPUs; nothing keeps the host's other tasks off them yet. */
 	json_add_string(j, "cpu_exclusive", c->backend->can & CELL_IS_PROCESS ? "advisory" : "hard");
-	list = json_add_array(j, "memory");
-	for (size_t i = 0; i < c->grant.n_memory; i++) {
-		const struct alloc_memory *m = &c->grant.memory[i];
-		struct json *o = json_object();
-
-		json_add_string(o, "pool", m->pool);
-		if (m->has_base)
-			json_add_hex(o, "base", m->base);
-		json_add_integer(o, "size", (int64_t)m->size);
-		if (m->has_base && m->colors != UINT64_MAX)
-			json_add_hex(o, "colors", m->colors);
-		json_add(list, NULL, o);
-	}
-	if (c->grant.n_devices > 0) {
-		struct json *irqs;
-
-		list = json_add_array(j, "devices");
-		irqs = json_add_array(j, "irqs");
-		for (size_t i = 0; i < c->grant.n_devices; i++) {
-			const struct platform_device *d = platform_device(&the_phid->platform, c->grant.devices[i]);
-
-			json_add_string(list, NULL, c->grant.devices[i]);
-			for (size_t k = 0; d != NULL && k < d->irqs.n; k++)
-				json_add_integer(irqs, NULL, ((const struct platform_irq *)d->irqs.items)[k].spi + 32);
-		}
-	}
 	if (c->pid > 0)
 		json_add_integer(j, "pid", c->pid);
 	else

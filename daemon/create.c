@@ -8,6 +8,7 @@
 #include "jobs.h"
 #include "json.h"
 #include "log.h"
+#include "view.h"
 
 #include <errno.h>
 #include <string.h>
@@ -228,7 +229,6 @@ static void plan(struct call *c, void (*on_plan)(void *ud, const char *plan))
 {
 	_clean_json_ struct json *j = json_object();
 	_clean_free_ char *payload = bundle_payload_json(&c->bundle), *text = NULL;
-	struct json *list;
 	struct alloc_grant g;
 	struct phi_error e = {0};
 	const struct backend *b = choose_backend(c, &e);
@@ -239,19 +239,7 @@ static void plan(struct call *c, void (*on_plan)(void *ud, const char *plan))
 	}
 	json_add_string(j, "backend", b->name);
 	json_add(j, "spec", spec_to_json(&c->bundle.spec));
-	list = json_add_array(j, "cpus");
-	for (int i = cpuset_next(&g.cpus, 0); i >= 0; i = cpuset_next(&g.cpus, (unsigned)i + 1))
-		json_add_integer(list, NULL, i);
-	list = json_add_array(j, "memory");
-	for (size_t i = 0; i < g.n_memory; i++) {
-		struct json *o = json_object();
-
-		json_add_string(o, "pool", g.memory[i].pool);
-		if (g.memory[i].has_base)
-			json_add_hex(o, "base", g.memory[i].base);
-		json_add_integer(o, "size", (int64_t)g.memory[i].size);
-		json_add(list, NULL, o);
-	}
+	view_grant(&c->p->platform, &g, j);
 	json_add_raw(j, "payload", payload);
 	text = json_print(j);
 	on_plan(c->waiter->ud, text);

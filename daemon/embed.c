@@ -7,4 +7,5 @@
 
 EMBED(schema_001, SCHEMA_DIR "/001-base.sql")
 EMBED(schema_002, SCHEMA_DIR "/002-devices.sql")
+EMBED(schema_003, SCHEMA_DIR "/003-links.sql")
 EMBED(openapi_json, OPENAPI_JSON)

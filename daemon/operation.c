@@ -102,6 +102,7 @@ static void on_deadline(void *ud)
 	loop_source_clear(&op->deadline);
 	phi_error_set(&e, PHI_DEADLINE, ETIMEDOUT, "", "%s of container %s: %s", word(op), op->cell->id,
 		      op->step == OP_KEEPER ? "its keeper did not come in time"
+		      : op->seen[0] != '\0' ? op->seen
 					    : "the hypervisor did not answer in time");
 	log_warn(op->cell->id, "%s", e.detail);
 	operation_fail(op, &e);
@@ -317,6 +318,7 @@ static void look_again(struct operation *op, uint64_t ms)
 static void observed_going(struct operation *op, const struct observation *o, const struct phi_error *e)
 {
 	if (e != NULL || o->presence != CELL_ABSENT) {
+		snprintf(op->seen, sizeof(op->seen), "%s", e != NULL ? e->detail : "the hypervisor still shows the cell");
 		if (++op->looks % LOOKS_MAX == 0)
 			act(op);
 		else

@@ -41,6 +41,7 @@ struct operation {
 	bool seen_gone;	    /* observe showed no cell: the units may be released */
 	bool quarantine;    /* the cell was to go and was not seen gone in time */
 	unsigned looks;	    /* at a cell that is to go */
+	char seen[256];	    /* what the last of them saw */
 	int status;	    /* HTTP, of a good outcome */
 };
 

@@ -111,6 +111,21 @@ static void get_capacity(struct phid *p, struct request *r, const char *id)
 	reply_document(r, view_capacity(p, &e), &e);
 }
 
+static void get_links(struct phid *p, struct request *r, const char *id)
+{
+	struct phi_error e;
+
+	(void)id;
+	reply_document(r, view_links(p, NULL, &e), &e);
+}
+
+static void get_link(struct phid *p, struct request *r, const char *id)
+{
+	struct phi_error e;
+
+	reply_document(r, id_check(id, "/name", &e) < 0 ? NULL : view_links(p, id, &e), &e);
+}
+
 struct listing {
 	struct phid *p;
 	struct json *items;
@@ -220,7 +235,7 @@ static void not_built(struct phid *p, struct request *r, const char *id)
 static const char *const no_query[] = {NULL};
 
 static const struct route {
-	const char *method, *path; /* "*" stands for a container's id */
+	const char *method, *path; /* "*" stands for an id */
 	enum role role;
 	void (*handle)(struct phid *p, struct request *r, const char *id);
 	const char *const *query;
@@ -233,6 +248,8 @@ static const struct route {
 	{"GET", "/v1/host", ROLE_VIEW, get_host, no_query},
 	{"GET", "/v1/allocations", ROLE_VIEW, get_allocations, no_query},
 	{"GET", "/v1/capacity", ROLE_VIEW, get_capacity, no_query},
+	{"GET", "/v1/links", ROLE_VIEW, get_links, no_query},
+	{"GET", "/v1/links/*", ROLE_VIEW, get_link, no_query},
 	{"GET", "/v1/containers", ROLE_VIEW, get_containers, Q("state", "backend", "limit", "after")},
 	{"GET", "/v1/containers/*", ROLE_VIEW, get_container, Q("incarnation")},
 	{"PUT", "/v1/containers/*", ROLE_ADMIN, put_container, Q("dry_run")},

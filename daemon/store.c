@@ -14,7 +14,8 @@
 
 #define APPLICATION_ID 0x70686964 /* "phid" */
 
-extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[]; /* schema/NNN-*.sql, by embed.c */
+/* schema/NNN-*.sql, by embed.c */
+extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[], schema_003[], schema_003_end[];
 
 /* Numbered migrations; user_version is the number of those that were applied. */
 static const struct {
@@ -22,6 +23,7 @@ static const struct {
 } migrations[] = {
 	{schema_001, schema_001_end},
 	{schema_002, schema_002_end},
+	{schema_003, schema_003_end},
 };
 
 static int sql_error(sqlite3 *db, struct phi_error *e)

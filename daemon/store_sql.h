@@ -33,3 +33,10 @@ int sql_run(struct store *s, struct phi_error *e, const char *sql, const char *t
 int64_t sql_int(struct store *s, enum store_side side, const char *sql);
 /* A column as text, never NULL. */
 const char *sql_text(sqlite3_stmt *st, int column);
+
+/* store_units.c: the part of the vector for devices, remote processors, interrupts and links. */
+int store_units_vector(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e);
+int store_units_insert(struct store *s, int64_t row, const struct alloc_grant *g, struct phi_error *e);
+int store_units_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e);
+int store_units_release(struct store *s, int64_t row, struct phi_error *e);
+int store_units_quarantine(struct store *s, int64_t row, struct phi_error *e);

@@ -89,25 +89,6 @@ static int read_ranges(struct store *s, enum store_side side, struct alloc_view 
 	return r;
 }
 
-static int read_devices(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e)
-{
-	const struct platform_device *devices = v->platform->devices.items;
-	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT g.name, c.id, g.state FROM device_grants g JOIN containers c USING (row)", "");
-	int r;
-
-	if (st == NULL)
-		return -EIO;
-	while ((r = sql_step(st, e)) > 0)
-		for (size_t i = 0; i < v->platform->devices.n; i++) {
-			if (strcmp(devices[i].name, sql_text(st, 0)) != 0)
-				continue; /* of a platform that was another: it stays a grant, and is seen by its row */
-			snprintf(v->devices[i].owner, sizeof(v->devices[i].owner), "%s", sql_text(st, 1));
-			v->devices[i].quarantined = strcmp(sql_text(st, 2), "quarantined") == 0;
-		}
-	sql_end(st);
-	return r;
-}
-
 /* CPUs of cells that no record explains block new grants of them. */
 static int read_observed(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e)
 {
@@ -138,7 +119,7 @@ int store_vector_read(struct store *s, enum store_side side, struct alloc_view *
 	if (r == 0)
 		r = read_ranges(s, side, v, e);
 	if (r == 0)
-		r = read_devices(s, side, v, e);
+		r = store_units_vector(s, side, v, e);
 	if (r == 0)
 		r = read_observed(s, side, v, e);
 	return r;
@@ -158,9 +139,7 @@ int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g
 				: sql_run(s, e, "INSERT INTO memory_grants (row, pool, size) VALUES (?,?,?)", "iti", row,
 					  m->pool, (int64_t)m->size);
 	}
-	for (size_t i = 0; r == 0 && i < g->n_devices; i++)
-		r = sql_run(s, e, "INSERT INTO device_grants (name, row, place) VALUES (?,?,?)", "tii", g->devices[i], row, (int64_t)i);
-	return r;
+	return r < 0 ? r : store_units_insert(s, row, g, e);
 }
 
 int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e)
@@ -191,13 +170,7 @@ int store_grant_read(struct store *s, enum store_side side, int64_t row, struct 
 	sql_end(st);
 	if (r < 0)
 		return r;
-	st = sql_begin(s, side, e, "SELECT name FROM device_grants WHERE row = ? ORDER BY place", "i", row);
-	if (st == NULL)
-		return -EIO;
-	while ((r = sql_step(st, e)) > 0 && g->n_devices < PHI_DEVICES_MAX)
-		snprintf(g->devices[g->n_devices++], sizeof(g->devices[0]), "%s", sql_text(st, 0));
-	sql_end(st);
-	return r < 0 ? r : 0;
+	return store_units_read(s, side, row, g, e);
 }
 
 int store_grant_release(struct store *s, int64_t row, struct phi_error *e)
@@ -206,7 +179,7 @@ int store_grant_release(struct store *s, int64_t row, struct phi_error *e)
 
 	if (r == 0)
 		r = sql_run(s, e, "DELETE FROM memory_grants WHERE row = ?", "i", row);
-	return r < 0 ? r : sql_run(s, e, "DELETE FROM device_grants WHERE row = ?", "i", row);
+	return r < 0 ? r : store_units_release(s, row, e);
 }
 
 int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e)
@@ -215,7 +188,7 @@ int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e)
 
 	if (r == 0)
 		r = sql_run(s, e, "UPDATE memory_grants SET state = 'quarantined' WHERE row = ?", "i", row);
-	return r < 0 ? r : sql_run(s, e, "UPDATE device_grants SET state = 'quarantined' WHERE row = ?", "i", row);
+	return r < 0 ? r : store_units_quarantine(s, row, e);
 }
 
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e)

@@ -8,7 +8,6 @@
 #include "operation.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 static const char *or_null(const char *s)
@@ -123,110 +122,6 @@ char *view_problem(const struct phi_error *e, const struct alloc_refusal *r)
 		o = json_object();
 		json_add_string(o, "unit", r->blockers[i].unit);
 		json_add_string(o, "owner", r->blockers[i].owner);
-		json_add(list, NULL, o);
-	}
-	return json_print(j);
-}
-
-static const char *cpu_state(const struct alloc_cpu *c)
-{
-	return c->host ? "host" : c->quarantined ? "quarantined" : c->observed ? "observed" : c->owner[0] ? "granted" : "free";
-}
-
-/* Devices and, by them, interrupts (as INTIDs: SPI 0 is 32). */
-static void add_devices(const struct phid *p, const struct alloc_view *v, struct json *j)
-{
-	const struct platform_device *devices = p->platform.devices.items;
-	struct json *list = json_add_array(j, "devices"), *irqs = json_add_array(j, "irqs");
-
-	for (size_t i = 0; i < p->platform.devices.n; i++) {
-		const char *owner = v->devices[i].owner;
-		struct json *o = json_object(), *owners;
-
-		json_add_string(o, "name", devices[i].name);
-		json_add_string(o, "kind", devices[i].kind);
-		json_add_string(o, "state", v->devices[i].quarantined ? "quarantined" : owner[0] ? "granted" : "free");
-		owners = json_add_array(o, "owners");
-		if (owner[0] != '\0')
-			json_add_string(owners, NULL, owner);
-		json_add(list, NULL, o);
-		for (size_t k = 0; k < devices[i].irqs.n; k++) {
-			o = json_object();
-			json_add_integer(o, "irq", ((const struct platform_irq *)devices[i].irqs.items)[k].spi + 32);
-			json_add_string(o, "device", devices[i].name);
-			json_add_string(o, "owner", or_null(owner));
-			json_add(irqs, NULL, o);
-		}
-	}
-}
-
-char *view_allocations(struct phid *p, struct phi_error *e)
-{
-	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&p->platform);
-	_clean_json_ struct json *j = json_object();
-	struct json *list;
-
-	json_add_integer(j, "generation", store_generation(p->store, STORE_READ));
-	if (store_vector_read(p->store, STORE_READ, v, e) < 0)
-		return NULL;
-	list = json_add_array(j, "cpus");
-	for (unsigned i = 0; i < v->n_cpus; i++) {
-		const struct alloc_cpu *c = &v->cpus[i];
-		struct json *o;
-
-		if (!c->exists)
-			continue;
-		o = json_object();
-		json_add_integer(o, "id", i);
-		json_add_string(o, "owner", c->host ? "host" : or_null(c->owner));
-		json_add_string(o, "state", cpu_state(c));
-		json_add(list, NULL, o);
-	}
-	list = json_add_array(j, "memory");
-	for (size_t i = 0; i < v->n_ranges; i++) {
-		const struct alloc_range *r = &v->ranges[i];
-		struct json *o = json_object();
-
-		json_add_string(o, "pool", r->pool);
-		if (r->has_base)
-			json_add_hex(o, "base", r->base);
-		else
-			json_add_null(o, "base");
-		json_add_integer(o, "size", (int64_t)r->size);
-		if (r->has_base && r->colors != UINT64_MAX)
-			json_add_hex(o, "colors", r->colors);
-		else
-			json_add_null(o, "colors");
-		json_add_string(o, "owner", r->owner);
-		json_add(list, NULL, o);
-	}
-	add_devices(p, v, j);
-	json_add_array(j, "remote_processors");
-	json_add_array(j, "links");
-	return json_print(j);
-}
-
-char *view_capacity(struct phid *p, struct phi_error *e)
-{
-	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&p->platform);
-	_clean_json_ struct json *j = json_object();
-	const struct platform_pool *pools = p->platform.memory.items;
-	unsigned all, unowned;
-	struct json *o, *list;
-
-	if (store_vector_read(p->store, STORE_READ, v, e) < 0)
-		return NULL;
-	alloc_capacity(v, &all, &unowned);
-	o = json_add_object(j, "cpus");
-	json_add_integer(o, "total", all);
-	json_add_integer(o, "free", unowned);
-	list = json_add_array(j, "memory");
-	for (size_t i = 0; i < p->platform.memory.n; i++) {
-		o = json_object();
-		json_add_string(o, "pool", pools[i].name);
-		json_add_string(o, "kind", platform_pool_kinds[pools[i].kind]);
-		json_add_integer(o, "total", (int64_t)pools[i].size);
-		json_add_integer(o, "free", (int64_t)alloc_pool_free(v, &pools[i]));
 		json_add(list, NULL, o);
 	}
 	return json_print(j);

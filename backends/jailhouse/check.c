@@ -139,15 +139,17 @@ static void check_irqchip(struct run *r, int cell, uint32_t i)
 static void check_cell(struct run *r, int cell)
 {
 	const struct jh_cell *c = &r->k->cells[cell];
-	bool cpu = false, comm = false, ram = false, reset = false;
+	bool cpu = false, remote = false, comm = false, ram = false, reset = false;
 	uint32_t n = c->lists[JH_MEMORY].n;
 	char where[64];
 
 	for (uint32_t i = 0; i < c->n_cpus; i++)
 		cpu = cpu || c->cpus[i] != 0;
+	for (uint32_t i = 0; i < c->n_rcpus; i++)
+		remote = remote || c->rcpus[i] != 0;
 	if (c->name[0] == '\0')
 		tell(r, "name", cell, -1, "/name", "a cell needs a name");
-	if (!cpu)
+	if (!cpu && !remote)
 		tell(r, "no-cpu", cell, -1, "/cpus", "a cell without a CPU is accepted and does nothing");
 	if (c->n_cpus % 8 != 0)
 		tell(r, "cpu-set-size", cell, -1, "/cpu_set_size", "%u bytes: the driver copies the set in words of 8", c->n_cpus);
@@ -176,7 +178,7 @@ static void check_cell(struct run *r, int cell)
 		tell(r, "no-comm-region", cell, -1, "/memory", "no region has comm_region: the cell cannot tell how it ends");
 	if (!ram)
 		tell(r, "no-memory", cell, -1, "/memory", "no region can be loaded");
-	if (ram && !reset && c->arch != JH_X86)
+	if (cpu && ram && !reset && c->arch != JH_X86)
 		tell(r, "reset-address", cell, -1, "/reset_address", "0x%" PRIx64 " is in no region that can be executed", c->reset_address);
 	for (uint32_t i = 0; i < c->lists[JH_PCI].n; i++)
 		check_link(r, cell, i);
@@ -229,9 +231,10 @@ static void check_shared_irqs(struct run *r, int a, int b)
 		}
 }
 
-static void check_two_links(struct run *r, int a, int b, uint32_t i, uint32_t k)
+/* Of cells x and y, b -1: y is the root. */
+static void check_two_links(struct run *r, int a, int b, const struct jh_cell *y, uint32_t i, uint32_t k)
 {
-	const struct jh_cell *x = &r->k->cells[a], *y = &r->k->cells[b];
+	const struct jh_cell *x = &r->k->cells[a];
 	const struct jh_pci *m = JH_ITEM(x, JH_PCI, jh_pci, i), *o = JH_ITEM(y, JH_PCI, jh_pci, k);
 	char where[64];
 
@@ -263,6 +266,20 @@ static void check_two_links(struct run *r, int a, int b, uint32_t i, uint32_t k)
 	}
 }
 
+static void check_links(struct run *r, int a, int b, const struct jh_cell *y)
+{
+	const struct jh_cell *x = &r->k->cells[a];
+
+	for (uint32_t i = 0; i < x->lists[JH_PCI].n; i++)
+		for (uint32_t k = 0; k < y->lists[JH_PCI].n; k++) {
+			const struct jh_pci *m = JH_ITEM(x, JH_PCI, jh_pci, i), *o = JH_ITEM(y, JH_PCI, jh_pci, k);
+
+			/* A device of the root's moves to the cell with its slot; the end of a link stays. */
+			if (m->domain == o->domain && m->bdf == o->bdf && (b >= 0 || (m->type == JH_PCI_IVSHMEM && o->type == JH_PCI_IVSHMEM)))
+				check_two_links(r, a, b, y, i, k);
+		}
+}
+
 static void check_pair(struct run *r, int a, int b)
 {
 	const struct jh_cell *x = &r->k->cells[a], *y = &r->k->cells[b];
@@ -280,13 +297,7 @@ static void check_pair(struct run *r, int a, int b)
 			tell(r, "remote-cpu-overlap", a, b, "/remote_cpus", "remote processor %u is %.31s's, too", i, y->name);
 	check_shared_memory(r, a, b);
 	check_shared_irqs(r, a, b);
-	for (uint32_t i = 0; i < x->lists[JH_PCI].n; i++)
-		for (uint32_t k = 0; k < y->lists[JH_PCI].n; k++) {
-			const struct jh_pci *m = JH_ITEM(x, JH_PCI, jh_pci, i), *o = JH_ITEM(y, JH_PCI, jh_pci, k);
-
-			if (m->domain == o->domain && m->bdf == o->bdf)
-				check_two_links(r, a, b, i, k);
-		}
+	check_links(r, a, b, y);
 	for (uint32_t i = 0; i < x->lists[JH_STREAM].n; i++)
 		for (uint32_t k = 0; k < y->lists[JH_STREAM].n; k++)
 			if (JH_ITEM(x, JH_STREAM, jh_stream, i)->id == JH_ITEM(y, JH_STREAM, jh_stream, k)->id)
@@ -340,6 +351,7 @@ static void check_against_system(struct run *r, int cell)
 		     jh_flavours[s->root.flavour], jh_archs[s->root.arch]);
 	if (strcmp(c->name, s->root.name) == 0)
 		tell(r, "name-twice", cell, -1, "/name", "the root cell is called %.31s, too", c->name);
+	check_links(r, cell, -1, &s->root);
 	for (uint32_t i = 0; i < c->n_cpus * 8; i++)
 		if (c->cpus[i / 8] >> i % 8 & 1 && (i / 8 >= s->root.n_cpus || !(s->root.cpus[i / 8] >> i % 8 & 1)))
 			tell(r, "cpu-not-of-root", cell, -1, "/cpus", "CPU %u is not one of the root cell's", i);

@@ -1,6 +1,7 @@
 /* See driver.h. */
 #include "driver.h"
 
+#include "cell.h"
 #include "clean.h"
 #include "error.h"
 #include "platform.h"
@@ -34,13 +35,21 @@ struct load {
 	uint32_t n_images, padding;
 	struct image images[];
 };
+struct omnivisor_load { /* DanieleOttaviano/jailhouse 58d3b40c, driver/jailhouse.h */
+	struct cell_id cell;
+	uint32_t n_images, n_remote;
+	uint64_t remote; /* pointer to struct jh_remote_image */
+	struct image images[];
+};
 
 #define ENABLE	     0x40080000u
 #define DISABLE	     0x00000001u
 #define CELL_CREATE  0x40100002u
 #define CELL_LOAD    0x40300003u
+#define OMNIVISOR_CELL_LOAD 0x40380003u
 #define CELL_START   0x40280004u
 #define CELL_DESTROY 0x40280005u
+#define STAND_IN_CONSOLE 0x80000000u /* no ioctl: read() */
 
 #ifdef PHID_TEST_HOOKS
 /* The stand-in of the tests: a stream socket in the device's place. A request is {operation, bytes}, then the bytes: of create the
@@ -72,6 +81,21 @@ static int stand_in(const char *path, uint32_t operation, const void *head, uint
 	return -answer;
 }
 
+/* A connection on which the stand-in sends what the hypervisor prints. */
+static int stand_in_console(const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_clean_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	uint32_t request[2] = {STAND_IN_CONSOLE, 0};
+	char ready;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || write(fd, request, sizeof(request)) != sizeof(request) ||
+	    read(fd, &ready, 1) != 1 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
+		return -1;
+	return PHI_TAKE_FD(fd);
+}
+
 static bool is_stand_in(const struct jh_paths *p)
 {
 	struct stat st;
@@ -93,6 +117,15 @@ static int call(const struct jh_paths *p, const char *what, unsigned long reques
 	return r < 0 ? phi_error_set(e, PHI_BACKEND, errno, "", "jailhouse refused %s: %s", what, strerror(errno)) : 0;
 }
 
+static int open_console(const struct jh_paths *p)
+{
+#ifdef PHID_TEST_HOOKS
+	if (is_stand_in(p))
+		return stand_in_console(p->device);
+#endif
+	return open(p->device, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
 static int refused(const char *what, int r, struct phi_error *e)
 {
 	return r < 0 ? phi_error_set(e, PHI_BACKEND, -r, "", "jailhouse refused %s: %s", what, strerror(-r)) : 0;
@@ -101,7 +134,7 @@ static int refused(const char *what, int r, struct phi_error *e)
 void jh_paths_of(const struct platform *p, struct jh_paths *ret)
 {
 	*ret = (struct jh_paths){p->jailhouse.device ? p->jailhouse.device : "/dev/jailhouse",
-				 p->jailhouse.sysfs ? p->jailhouse.sysfs : "/sys/devices/jailhouse"};
+				 p->jailhouse.sysfs ? p->jailhouse.sysfs : "/sys/devices/jailhouse", p->jailhouse.flavour};
 }
 
 int jh_driver_enable(const struct jh_paths *p, const void *config, size_t n, struct phi_error *e)
@@ -146,21 +179,46 @@ static int by_id(const struct jh_paths *p, const char *what, unsigned long reque
 	return call(p, what, request, &c, e);
 }
 
-int jh_driver_load(const struct jh_paths *p, int id, const struct jh_image *images, uint32_t n, struct phi_error *e)
+#ifdef PHID_TEST_HOOKS
+/* As Omnivisor's driver is told: the id, then the processors' images. */
+static int omnivisor_stand_in(const struct jh_paths *p, int id, const struct jh_image *images, uint32_t n, const struct jh_remote_image *remote,
+			      uint32_t n_remote)
 {
+	_clean_free_ char *head = malloc(8 + n_remote * sizeof(*remote));
+
+	if (head == NULL)
+		abort();
+	memcpy(head, &id, sizeof(id));
+	memcpy(head + 4, &n_remote, sizeof(n_remote));
+	if (n_remote > 0)
+		memcpy(head + 8, remote, n_remote * sizeof(*remote));
+	return stand_in(p->device, OMNIVISOR_CELL_LOAD, head, 8 + n_remote * (uint32_t)sizeof(*remote), images, n);
+}
+#endif
+
+int jh_driver_load(const struct jh_paths *p, int id, const struct jh_image *images, uint32_t n, const struct jh_remote_image *remote,
+		   uint32_t n_remote, struct phi_error *e)
+{
+	bool omnivisor = p->flavour == JH_OMNIVISOR;
+	_clean_free_ struct omnivisor_load *o = calloc(1, sizeof(*o) + n * sizeof(o->images[0]));
 	_clean_free_ struct load *l = calloc(1, sizeof(*l) + n * sizeof(l->images[0]));
 
-	if (l == NULL)
+	if (l == NULL || o == NULL)
 		abort();
-	l->cell.id = id;
-	l->n_images = n;
+	l->cell.id = o->cell.id = id;
+	l->n_images = o->n_images = n;
+	o->n_remote = n_remote;
+	o->remote = (uintptr_t)remote;
 	for (uint32_t i = 0; i < n; i++)
-		l->images[i] = (struct image){.source = (uintptr_t)images[i].bytes, .size = images[i].size, .target = images[i].target};
+		o->images[i] = l->images[i] =
+			(struct image){.source = (uintptr_t)images[i].bytes, .size = images[i].size, .target = images[i].target};
 #ifdef PHID_TEST_HOOKS
+	if (is_stand_in(p) && omnivisor)
+		return refused("load", omnivisor_stand_in(p, id, images, n, remote, n_remote), e);
 	if (is_stand_in(p))
 		return refused("load", stand_in(p->device, CELL_LOAD, &l->cell.id, sizeof(l->cell.id), images, n), e);
 #endif
-	return call(p, "load", CELL_LOAD, l, e);
+	return omnivisor ? call(p, "load", OMNIVISOR_CELL_LOAD, o, e) : call(p, "load", CELL_LOAD, l, e);
 }
 
 int jh_driver_start(const struct jh_paths *p, int id, struct phi_error *e)
@@ -171,6 +229,19 @@ int jh_driver_start(const struct jh_paths *p, int id, struct phi_error *e)
 int jh_driver_destroy(const struct jh_paths *p, int id, struct phi_error *e)
 {
 	return by_id(p, "destroy", CELL_DESTROY, id, e);
+}
+
+ssize_t jh_driver_console(const struct jh_paths *p, int *fd, char *ret, size_t size, struct phi_error *e)
+{
+	ssize_t n;
+
+	if (*fd < 0)
+		*fd = open_console(p);
+	n = *fd >= 0 ? read(*fd, ret, size) : -1;
+	if (n >= 0 || errno == EAGAIN || errno == EINTR)
+		return n >= 0 ? n : 0;
+	return phi_error_set(e, PHI_BACKEND, errno, "", "the hypervisor's console cannot be read: %s%s", strerror(errno),
+			     errno == EPERM ? "; the system configuration must have the flag virtual_debug_console" : "");
 }
 
 /* ---- sysfs ---- */

@@ -2,7 +2,10 @@
  * the hypervisor shows in sysfs is looked at twice a second while a cell lives, since nothing tells of its end. */
 #include "backend.h"
 #include "cell.h"
+#include "console.h"
 #include "driver.h"
+#include "handover.h"
+#include "make.h"
 #include "plan.h"
 
 #include "clean.h"
@@ -20,7 +23,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#define LOOK_MS 500 /* an end is known within a second */
+#define LOOK_MS	     500 /* an end is known within a second */
+#define LAST_LOOK_MS 150 /* of the hypervisor's console, meanwhile */
 
 static struct {
 	const struct backend_env *env;
@@ -33,7 +37,9 @@ static struct {
 /* of_backend: the look at a living cell. */
 struct look {
 	struct loop_source *timer;
-	bool open; /* a job is on its way */
+	bool open;    /* a job is on its way */
+	bool ended;   /* it was seen so once */
+	bool leaving; /* it is to be destroyed: gone is when its devices are back, too */
 };
 
 /* ---- the host ---- */
@@ -93,8 +99,11 @@ static int jh_validate(const struct spec *s, const struct platform *p, struct ph
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend", "%s", jh.why);
 	if (s->boot.kernel.path != NULL || s->boot.initrd.path != NULL)
 		return phi_error_set(e, PHI_NOT_BUILT, EOPNOTSUPP, "/spec/boot/kernel", "Linux in a Jailhouse cell is not built yet; an \"inmate\" is possible");
-	if (s->boot.inmate.path == NULL)
+	if (s->boot.inmate.path == NULL && s->boot.firmware.path == NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/boot/inmate", "a Jailhouse cell needs an inmate; the spec names none");
+	if ((s->remote.has_count || s->remote.names.n > 0) && p->jailhouse.flavour != JH_OMNIVISOR)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/remote_processors", "of the flavours of Jailhouse, omnivisor-14 runs remote "
+				     "processors; this host has %s", jh_flavours[p->jailhouse.flavour]);
 	for (size_t i = 0; i < s->memory.n; i++) {
 		char where[40];
 
@@ -113,14 +122,9 @@ struct job {
 	enum kind kind;
 	char name[CELL_NAME_MAX + 1];
 	uint64_t token;
-	/* of create: what it needs, so that it looks at no handle */
-	uint8_t *config;
-	size_t config_n;
-	struct jh_memory regions[PHI_MEMORY_REGIONS_MAX]; /* to be cleared: virt, size */
-	size_t n_regions;
-	int image; /* a descriptor of our own */
-	uint64_t image_size, image_at;
-	char arguments[256];
+	struct jh_make make;	  /* of create */
+	struct alloc_grant grant; /* of destroy and observe: what else must be back */
+	bool leaving;		  /* of observe */
 	/* answers */
 	int found;
 	struct jh_seen seen;
@@ -128,75 +132,29 @@ struct job {
 	int r;
 };
 
-/* Where upstream's inmates look for their command line, from where they begin (inmates/lib/.../cmdline). */
-#define ARGUMENTS_AT 0x1000
-
-/* Zeros over all of its memory (another had it before), then the image, then its command line. */
-static int fill(struct job *j, int id)
-{
-	struct jh_image images[PHI_MEMORY_REGIONS_MAX + 2];
-	void *maps[PHI_MEMORY_REGIONS_MAX + 1];
-	size_t sizes[PHI_MEMORY_REGIONS_MAX + 1], n_maps = 0;
-	uint32_t n = 0;
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i <= j->n_regions; i++) { /* the last is the image */
-		bool image = i == j->n_regions;
-		size_t size = image ? j->image_size : j->regions[i].size;
-		void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE | (image ? 0 : MAP_ANONYMOUS | MAP_NORESERVE), image ? j->image : -1, 0);
-
-		if (p == MAP_FAILED) {
-			r = phi_error_set(&j->error, PHI_INTERNAL, errno, "", "mmap: %s", strerror(errno));
-			break;
-		}
-		maps[n_maps] = p;
-		sizes[n_maps++] = size;
-		images[n++] = (struct jh_image){p, size, image ? j->image_at : j->regions[i].virt};
-	}
-	if (j->arguments[0] != '\0')
-		images[n++] = (struct jh_image){j->arguments, strlen(j->arguments) + 1, (j->image_at & ~UINT64_C(4095)) + ARGUMENTS_AT};
-	if (r == 0)
-		r = jh_driver_load(&jh.paths, id, images, n, &j->error);
-	for (size_t i = 0; i < n_maps; i++)
-		munmap(maps[i], sizes[i]);
-	return r;
-}
-
-static int create(struct job *j)
-{
-	struct jh_seen seen;
-	int r = jh_driver_find(&jh.paths, j->name, &seen, &j->error);
-
-	if (r > 0) /* of a try that was cut off */
-		r = jh_driver_destroy(&jh.paths, seen.id, &j->error);
-	if (r < 0)
-		return r;
-	r = jh_driver_create(&jh.paths, j->config, j->config_n, &j->error);
-	if (r < 0)
-		return r;
-	/* Its answer counts for nothing: a cell of another architecture is taken, and not made. */
-	r = jh_driver_find(&jh.paths, j->name, &seen, &j->error);
-	if (r == 0)
-		return phi_error_set(&j->error, PHI_BACKEND, ENOENT, "", "jailhouse answered well and made no cell: is it of another architecture?");
-	return r < 0 ? r : fill(j, seen.id);
-}
-
 static void job_run(void *ud)
 {
 	struct job *j = ud;
+	const struct alloc_grant *g = &j->grant;
 
 	if (j->kind == CREATE) {
-		j->r = create(j);
+		if (jh_has_console(j->make.platform, &j->make.grant))
+			jh_console_skip(&jh.paths);
+		j->r = jh_make(&j->make, &j->error);
+		return;
+	}
+	if (j->kind == DESTROY) {
+		j->r = jh_unmake(&jh.paths, jh.env->platform, j->name, g, &j->error);
 		return;
 	}
 	j->found = jh_driver_find(&jh.paths, j->name, &j->seen, &j->error);
 	j->r = j->found < 0 ? j->found : 0;
 	if (j->found > 0 && j->kind == START)
 		j->r = jh_driver_start(&jh.paths, j->seen.id, &j->error);
-	else if (j->found > 0 && j->kind == DESTROY)
-		j->r = jh_driver_destroy(&jh.paths, j->seen.id, &j->error);
 	else if (j->found == 0 && j->kind == START)
 		j->r = phi_error_set(&j->error, PHI_BACKEND, ENOENT, "", "jailhouse shows no cell %s", j->name);
+	else if (j->found == 0 && j->leaving)
+		j->r = jh_devices_given(jh.env->platform, g->devices, g->n_devices, &j->error);
 }
 
 /* Why it ended; false if it did not. */
@@ -236,22 +194,27 @@ static void on_observed(struct cell *c, const struct job *j)
 		else
 			o.presence = read_end(&j->seen, &o.end) ? CELL_ENDED : CELL_RUNNING;
 		look_later(c);
+		if (jh_has_console(jh.env->platform, &c->grant))
+			jh_console_begin(c, jh.env, &jh.paths, true); /* nothing where it was begun */
 	}
 	cell_observed(c, j->token, &o, NULL);
 }
 
-/* Output of a cell goes to a UART of its own, if to anywhere: phid has none to read. The keeper gets an end with that sentence. */
-static int hand_console(struct cell *c, struct phi_error *e)
+/* Gives the keeper the cell's console: the other end of its UART's line, what the hypervisor's console says, or a sentence that there is
+ * none. `fd` is taken over. */
+static int hand_console(struct cell *c, int fd, bool anew, struct phi_error *e)
 {
 	static const char sentence[] = "[phid: this cell has no console that phid can read]\n";
-	int p[2];
+	bool none = fd < 0;
+	int r = cell_spawn(c, NULL, fd, e);
 
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return phi_error_set(e, PHI_INTERNAL, errno, "", "pipe: %s", strerror(errno));
-	if (write(p[1], sentence, sizeof(sentence) - 1) < 0)
-		phi_error_set(e, PHI_INTERNAL, errno, "", "pipe: %s", strerror(errno));
-	close(p[1]);
-	return cell_spawn(c, NULL, p[0], e);
+	if (r < 0)
+		return r;
+	if (jh_has_console(jh.env->platform, &c->grant))
+		jh_console_begin(c, jh.env, &jh.paths, anew);
+	else if (none)
+		cell_output(c, sentence, sizeof(sentence) - 1);
+	return 0;
 }
 
 static void on_looked(struct cell *c, const struct job *j)
@@ -264,6 +227,11 @@ static void on_looked(struct cell *c, const struct job *j)
 		end = (struct cell_end){.code = 137, .reason = "lost", .detail = "jailhouse does not show the cell any more"};
 		cell_ended(c, &end);
 	} else if (j->r == 0 && j->found > 0 && c->started && read_end(&j->seen, &end)) {
+		if (!l->ended && jh_has_console(jh.env->platform, &c->grant)) {
+			l->ended = true; /* what it printed last is read before it goes */
+			look_later(c);
+			return;
+		}
 		cell_ended(c, &end);
 	} else {
 		look_later(c);
@@ -282,13 +250,13 @@ static void job_done(void *ud)
 			on_looked(c, j);
 	} else if (c != NULL) {
 		if (j->kind == CREATE && j->r == 0)
-			j->r = hand_console(c, &j->error);
+			j->r = hand_console(c, PHI_TAKE_FD(j->make.console), false, &j->error);
 		if (j->kind == START && j->r == 0)
 			c->started = true;
 		cell_acted(c, j->token, j->r < 0 ? &j->error : NULL);
 	}
-	phi_close(&j->image);
-	free(j->config);
+	if (j->kind == CREATE)
+		jh_make_done(&j->make);
 	free(j);
 }
 
@@ -300,7 +268,8 @@ static struct job *job_new(const struct cell *c, enum kind kind, uint64_t token)
 		abort();
 	j->kind = kind;
 	j->token = token;
-	j->image = -1;
+	j->grant = c->grant;
+	j->leaving = c->of_backend != NULL && ((struct look *)c->of_backend)->leaving;
 	snprintf(j->name, sizeof(j->name), "%s", c->name);
 	return j;
 }
@@ -320,17 +289,21 @@ static void on_look(void *ud)
 	submit(c, LOOK, 0);
 }
 
+static struct look *look_of(struct cell *c)
+{
+	if (c->of_backend == NULL)
+		c->of_backend = calloc(1, sizeof(struct look));
+	if (c->of_backend == NULL)
+		abort();
+	return c->of_backend;
+}
+
 static void look_later(struct cell *c)
 {
-	struct look *l = c->of_backend;
+	struct look *l = look_of(c);
 
-	if (l == NULL) {
-		l = c->of_backend = calloc(1, sizeof(*l));
-		if (l == NULL)
-			abort();
-	}
 	if (l->timer == NULL && !l->open)
-		l->timer = loop_timer(jh.env->loop, "jailhouse", LOOK_MS, on_look, c);
+		l->timer = loop_timer(jh.env->loop, "jailhouse", l->ended ? LAST_LOOK_MS : LOOK_MS, on_look, c);
 }
 
 /* ---- actions ---- */
@@ -338,47 +311,30 @@ static void look_later(struct cell *c)
 static void jh_create(struct cell *c, uint64_t token)
 {
 	struct job *j = job_new(c, CREATE, token);
-	struct phi_error e;
-	struct jh_cell cell;
-	int r = jh_plan(c, jh.env->platform, jh.has_system ? &jh.system : NULL, &cell, &e);
+	int r = jh_make_plan(&j->make, c, jh.env->platform, &jh.paths, jh.has_system ? &jh.system : NULL, &j->error);
 
-	if (r == 0) {
-		j->config_n = jh_cell_size(&cell);
-		j->config = malloc(j->config_n);
-		if (j->config == NULL)
-			abort();
-		jh_cell_write(&cell, j->config);
-	}
-	jh_cell_free(&cell);
-	for (size_t i = 0; i < c->grant.n_memory; i++)
-		j->regions[j->n_regions++] = (struct jh_memory){.virt = jh_guest_address(c, i), .size = c->grant.memory[i].size};
-	for (size_t i = 0; i < c->n_images; i++) {
-		j->image = fcntl(c->images[i].fd, F_DUPFD_CLOEXEC, 3);
-		j->image_size = c->images[i].size;
-	}
-	j->image_at = c->spec.boot.inmate.has_at ? c->spec.boot.inmate.at : 0;
-	if (r == 0 && c->spec.boot.cmdline != NULL && strlen(c->spec.boot.cmdline) >= sizeof(j->arguments))
-		r = phi_error_set(&e, PHI_INVALID, ERANGE, "/spec/boot/cmdline", "an inmate's command line has at most %zu bytes",
-				  sizeof(j->arguments) - 1);
-	if (r == 0 && c->spec.boot.cmdline != NULL)
-		snprintf(j->arguments, sizeof(j->arguments), "%s", c->spec.boot.cmdline);
-	if (r == 0 && j->image < 0)
-		r = phi_error_set(&e, PHI_INTERNAL, EBADF, "", "the image is not there");
 	if (r == 0) {
 		jobs_submit(jh.env->jobs, job_run, job_done, j);
 		return;
 	}
-	phi_close(&j->image);
-	free(j->config);
+	cell_acted(c, token, &j->error);
+	jh_make_done(&j->make);
 	free(j);
-	cell_acted(c, token, &e);
 }
 
 static void jh_attach(struct cell *c, uint64_t token)
 {
 	struct phi_error e = {0};
-	int r = cell_lock_held(c) ? 0 : hand_console(c, &e);
+	int r = 0, fd = -1;
 
+	/* The keeper gets the lock, and the console with it, when the cell is loaded. */
+	if (!cell_lock_held(c) && !c->started) {
+		r = phi_error_set(&e, PHI_INTERNAL, 0, "", "phid was started anew before the cell was loaded");
+	} else if (!cell_lock_held(c)) { /* one that is kept */
+		r = jh_open_tty(jh.env->platform, &c->grant, &fd, &e);
+		if (r == 0)
+			r = hand_console(c, fd, true, &e);
+	}
 	cell_acted(c, token, r < 0 ? &e : NULL);
 }
 
@@ -397,6 +353,7 @@ static void jh_unsupported(struct cell *c, uint64_t token)
 
 static void jh_destroy(struct cell *c, uint64_t token)
 {
+	look_of(c)->leaving = true;
 	submit(c, DESTROY, token);
 }
 
@@ -409,6 +366,7 @@ static void jh_forget(struct cell *c)
 {
 	struct look *l = c->of_backend;
 
+	jh_console_end(c);
 	if (l != NULL)
 		loop_source_free(l->timer);
 	free(l);

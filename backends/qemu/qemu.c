@@ -108,6 +108,10 @@ static int qemu_validate(const struct spec *s, const struct platform *p, struct 
 				     "QEMU is the keeper's child and ends with it; \"stop\" is possible");
 	if (s->devices.n > 0)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/devices", "QEMU guests get no devices of the host");
+	if (s->links.n > 0)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/links", "QEMU guests have no links");
+	if (s->remote.has_count || s->remote.names.n > 0)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/remote_processors", "QEMU runs no remote processors");
 	for (size_t i = 0; i < s->memory.n; i++) {
 		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;
 		char where[40];

@@ -178,8 +178,16 @@ GOOD_PLATFORMS = [
     {**MINIMAL, "backends": {"jailhouse": None}},
     {**MINIMAL, "devices": None}, {**MINIMAL, "devices": []}, {**MINIMAL, "interrupts": GIC}, {**MINIMAL, "interrupts": None},
     {**MINIMAL, "interrupts": GIC, "devices": [DEVICE, {**DEVICE, "name": "b", "mmio": [{"base": "0x2000", "size": "4K"}], "irqs": None, "type": None}]},
+    {**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, "dma": True, "stream_ids": [{"id": 4294967295, "note": 1}], "group": "g", "unsafe_dma": None,
+                                                "safe_state": [{"address": "0x1008", "value": "0xff", "width": 8}],
+                                                "host": {"handover": "unbind", "sysfs": "/sys/d", "tty": "/dev/ttyUSB0", "baud": 9600}}]},
+    {**MINIMAL, "interrupts": {**GIC, "virtual": [{"spi": 0}, {"spi": 984}]}}, {**MINIMAL, "interrupts": {**GIC, "virtual": []}},
+    {**MINIMAL, "remote_processors": []}, {**MINIMAL, "links": {}}, {**MINIMAL, "links": None},
+    {**MINIMAL, "remote_processors": [{"name": "r5", "id": 15, "match": "r5f", "memory": [{"base": "0x1000", "size": "4K", "at": "0x0", "bank": "a"}]}, {"name": "b", "id": 0}]},
+    {**MINIMAL, "memory": [{"name": "a", "kind": "carveout", "base": "0x0", "size": "64K"}],
+     "links": {"memory": "a", "domain": 1, "host_slots": [{"slot": 31, "base": "0x10000", "output": 4096, "peers": 8, "id": 7, "protocol": "network", "common": None}]}},
     {**MINIMAL, "backends": {"jailhouse": JAILHOUSE}},
-    {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "comm_region": "0x80000000", "host_enable": True, "note": 1}}},
+    {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "root_cell": "/r", "device": "/d", "sysfs": "/s", "firmware": "/f", "mem": "/m", "comm_region": "0x80000000", "host_enable": True, "note": 1}}},
 ]
 POOL = {**MINIMAL, "memory": [{"name": "a", "kind": "carveout", "base": "0x10000", "size": 4096}]}
 BAD_PLATFORMS = [
@@ -204,15 +212,21 @@ BAD_PLATFORMS = [
     {**MINIMAL, "backends": {"qemu": {"accel": ["xen"]}}}, {**MINIMAL, "backends": {"qemu": {"accel": ["kvm", "tcg", "kvm"]}}},
     {**MINIMAL, "backends": {"qemu": {"accel": [None]}}},
     # defined, not built
-    *({**MINIMAL, m: {}} for m in ("include", "expect", "remote_processors", "links")),
+    *({**MINIMAL, m: {}} for m in ("include", "expect")),
+    {**MINIMAL, "remote_processors": {}}, {**MINIMAL, "remote_processors": [{}]}, {**MINIMAL, "remote_processors": [{"name": "a", "id": 16}]},
+    {**MINIMAL, "remote_processors": [{"name": "a", "id": 1, "isolation": 1}]}, {**MINIMAL, "remote_processors": [{"name": "a", "id": 1, "memory": [{"base": "0x0", "size": 1}]}]},
+    {**MINIMAL, "links": []}, {**MINIMAL, "links": {"host_slots": [{}]}}, {**MINIMAL, "links": {"domain": 65536}}, {**MINIMAL, "links": {"memory": ""}},
+    *({**MINIMAL, "links": {"host_slots": [{"slot": 1, "base": "0x0", "output": 4096, "peers": 2, m: v}]}} for m, v in (
+        ("slot", 32), ("base", 0), ("output", 0), ("peers", 1), ("peers", 9), ("id", 8), ("protocol", "x"), ("nobody", 1))),
     *({**MINIMAL, "cpus": {m: {}}} for m in ("classes", "domains")),
     *(changed(POOL, (("memory", 0, m), "x")) for m in ("access", "use", "scrub", "seen_at")),
     {**MINIMAL, "interrupts": {}}, {**MINIMAL, "interrupts": {**GIC, "controller": "apic"}}, {**MINIMAL, "interrupts": {**GIC, "base": 1}},
-    {**MINIMAL, "interrupts": {**GIC, "virtual": []}}, {**MINIMAL, "devices": {}},
+    {**MINIMAL, "interrupts": {**GIC, "virtual": {}}}, {**MINIMAL, "interrupts": {**GIC, "virtual": [{"spi": 988}]}}, {**MINIMAL, "devices": {}},
     *({**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, m: v}]} for m, v in (
-        ("name", ""), ("name", None), ("kind", ""), ("type", ""), ("host", {}), ("host", None), ("host", {"handover": "unbind"}),
+        ("name", ""), ("name", None), ("kind", ""), ("type", ""), ("host", {}), ("host", None), ("host", {"handover": "take"}), ("host", {"handover": "none", "baud": 1}),
         ("mmio", [{}]), ("mmio", [{"base": "0x1000"}]), ("mmio", [{"base": "0x1000", "size": 0}]), ("irqs", [{}]), ("irqs", [{"spi": 988}]),
-        ("irqs", [{"gsi": 1}]), ("dma", True), ("group", "x"), ("share", 1), ("requires", []), ("safe_state", []), ("stream_ids", []), ("nobody", 1))),
+        ("irqs", [{"gsi": 1}]), ("dma", 1), ("group", ""), ("share", 1), ("requires", []), ("safe_state", [{}]), ("stream_ids", [{"id": -1}]), ("stream_ids", [1]),
+        ("safe_state", [{"address": "0x1000", "value": "0x0", "width": 24}]), ("nobody", 1))),
     {**MINIMAL, "backends": {"xen": {}}}, {**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, "host_enable": 1}}},
     {**MINIMAL, "backends": {"jailhouse": {}}}, {**MINIMAL, "backends": {"jailhouse": {"flavour": "upstream-14"}}},
     *({**MINIMAL, "backends": {"jailhouse": {**JAILHOUSE, m: v}}} for m, v in (("flavour", "x"), ("flavour", None), ("architecture", "riscv"),
@@ -228,6 +242,22 @@ READER_ONLY = [
     changed(POOL, (("memory", 0, "base"), "0x3ffffffffffff000"), (("memory", 0, "size"), 8192)),
     {**MINIMAL, "memory": POOL["memory"] * 2},
     {**MINIMAL, "memory": [*POOL["memory"], {"name": "b", "kind": "tcm", "base": "0x10000", "size": 4096}]},
+    *({**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, **more}]} for more in (
+        {"dma": True}, {"host": {"handover": "unbind"}}, {"host": {"handover": "none", "sysfs": "/sys/d"}}, {"type": "jailhouse"},
+        {"safe_state": [{"address": "0x8", "value": "0x0", "width": 32}]}, {"safe_state": [{"address": "0x1001", "value": "0x0", "width": 32}]},
+        {"safe_state": [{"address": "0x1000", "value": "0x100", "width": 8}]})),
+    {**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, "group": "a"}, {**DEVICE, "name": "b", "group": "b"}]},
+    {**MINIMAL, "interrupts": GIC, "devices": [{**DEVICE, "host": {"handover": "none", "tty": "/dev/t"}},
+                                               {"name": "b", "kind": "x", "host": {"handover": "none", "tty": "/dev/t"}}]},
+    {**MINIMAL, "interrupts": {**GIC, "virtual": [{"spi": 10}, {"spi": 13}]}}, {**MINIMAL, "interrupts": {**GIC, "virtual": [{"spi": 985}]}},
+    {**MINIMAL, "interrupts": {**GIC, "virtual": [{"spi": DEVICE["irqs"][0]["spi"]}]}, "devices": [DEVICE]},
+    {**MINIMAL, "remote_processors": [{"name": "a", "id": 1}, {"name": "b", "id": 1}]},
+    {**POOL, "remote_processors": [{"name": "a", "id": 1, "memory": [{"base": "0x10000", "size": 4096}]}]},
+    {**MINIMAL, "links": {"memory": "nobody"}},
+    {**MINIMAL, "memory": [{"name": "a", "kind": "host", "size": 4096}], "links": {"memory": "a"}},
+    *({**POOL, "links": {"host_slots": [{"slot": 1, "base": "0x20000", "output": 4096, "peers": 2, **more}]}} for more in (
+        {"id": 2}, {"base": "0x20001"}, {"base": "0xf000"}, {"output": 4097}, {"common": 1})),
+    {**MINIMAL, "links": {"host_slots": [{"slot": 1, "base": "0x0", "output": 4096, "peers": 2}, {"slot": 1, "base": "0x10000", "output": 4096, "peers": 2}]}},
 ]
 
 
@@ -263,7 +293,7 @@ def test_a_bad_platform_file_is_bad_to_both(tmp_path, platform):
     assert check_config(tmp_path, platform).returncode != 0
 
 
-@pytest.mark.parametrize("platform", READER_ONLY, ids=lambda p: json.dumps(p)[24:70])
+@pytest.mark.parametrize("platform", READER_ONLY, ids=lambda p: json.dumps(p)[24:120])
 def test_what_no_schema_can_say_is_bad_to_the_reader(tmp_path, platform):
     assert list(schema("platform").iter_errors(platform)) == []
     assert check_config(tmp_path, platform).returncode == 2
@@ -292,6 +322,9 @@ GOOD_BOOTS = [
     {**BOOT, "memory": [{"size": "0x1000", "colors": "0xF0"}]},
     {**BOOT, "console": {"log": {"max": "4K"}}}, {**BOOT, "console": {"log": {"max": 67108864}}}, {**BOOT, "console": {"log": None}},
     {**BOOT, "devices": []}, {**BOOT, "devices": None},
+    {**BOOT, "links": []}, {**BOOT, "links": [{"name": "a.b", "size": "1M", "protocol": "network", "peers": 3, "role": 2}, {"name": "h", "host": True}]},
+    {**BOOT, "remote_processors": {}}, {**BOOT, "boot": {"firmware": "/boot/k"}, "remote_processors": {"count": 1}, "cpus": {"count": 0}},
+    {**BOOT, "boot": {"firmware": "/boot/k"}, "remote_processors": {"names": ["a", "b"], "count": None}},
     {**BOOT, "stop": {"grace_ms": 0, "then": "nothing"}}, {**BOOT, "lifecycle": {"keeper_lost": "keep"}},
 ]
 BAD_BOOTS = [
@@ -310,8 +343,11 @@ BAD_BOOTS = [
     {**BOOT, "devices": {}}, {**BOOT, "devices": [{}]}, {**BOOT, "devices": [{"name": "a", "kind": "b"}]}, {**BOOT, "devices": [{"name": ""}]},
     {**BOOT, "devices": [{"kind": 1}]}, {**BOOT, "devices": [{"name": "a", "as": "b"}]}, {**BOOT, "devices": [{"name": "a", "share": 1}]},
     {**BOOT, "devices": [{"name": str(i)} for i in range(17)]},
-    *({**BOOT, m: {}} for m in ("remote_processors", "links", "health")),
-    *({**BOOT, "boot": {m: "/x"}} for m in ("dtb", "firmware", "args", "entry")),
+    *({**BOOT, m: {}} for m in ("health",)),
+    {**BOOT, "links": {}}, *({**BOOT, "links": [{"name": "a", "size": 16384, m: v}]} for m, v in (
+        ("name", ""), ("name", "a/b"), ("size", 4096), ("size", 16385), ("protocol", "tcp"), ("peers", 1), ("peers", 9), ("role", 8), ("role", -1), ("host", 1), ("x", 1))),
+    {**BOOT, "remote_processors": []}, {**BOOT, "remote_processors": {"count": 0}}, {**BOOT, "remote_processors": {"count": 1, "names": ["a"]}},
+    *({**BOOT, "boot": {m: "/x"}} for m in ("dtb", "args", "entry")),
     {**BOOT, "cpus": {"class": "x"}}, {**BOOT, "memory": [{"size": 4096, "access": "x"}]}, {**BOOT, "console": {"via": "x"}},
     {**BOOT, "console": {"log": {"keep_on_failure": True}}}, {**BOOT, "stop": {"ask": "x"}},
     *({**BOOT, "lifecycle": {m: True}} for m in ("autostart", "restart")),

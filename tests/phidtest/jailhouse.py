@@ -13,8 +13,11 @@ import threading
 import time
 
 ENABLE, DISABLE, CREATE, LOAD, START, DESTROY = 0x40080000, 1, 0x40100002, 0x40300003, 0x40280004, 0x40280005
-HEADER, MEMORY = 132, 32  # upstream, revision 14
+OMNIVISOR_LOAD = 0x40380003
+CONSOLE = 0x80000000  # no ioctl: read() of the device
+HEADERS = {"upstream-14": (132, 32, 0x34), "omnivisor-14": (152, 40, 0x3c)}  # bytes of the header and of a memory region; where its counts begin
 ARM64 = 2
+RING = 2048
 
 
 def bits(mask):
@@ -26,16 +29,17 @@ def text(cpus):
 
 
 class Cell:
-    def __init__(self, number, name, cpus, memory):
-        self.id, self.name, self.cpus, self.memory = number, name, set(cpus), memory
+    def __init__(self, number, name, cpus, memory, rcpus=()):
+        self.id, self.name, self.cpus, self.memory, self.rcpus, self.firmware = number, name, set(cpus), memory, set(rcpus), {}
         self.state, self.failed, self.images, self.starts = "shut down", set(), [], 0
 
 
 class Jailhouse:
-    def __init__(self, directory, cpus=range(8), arch=ARM64):
+    def __init__(self, directory, cpus=range(8), arch=ARM64, flavour="upstream-14", rcpus=()):
         self.dir = pathlib.Path(directory)
         self.device, self.sysfs = self.dir / "jailhouse", self.dir / "sysfs"
-        self.arch, self.lock = arch, threading.Lock()
+        self.arch, self.flavour, self.lock = arch, flavour, threading.Lock()
+        self.root_rcpus, self.ring, self.listeners, self.created, self.received = set(rcpus), b"", [], [], []
         self.root, self.cells, self.calls, self.delay, self.enabled, self.faults = set(cpus), {}, [], {}, True, 0
         (self.sysfs / "cells").mkdir(parents=True)
         self._write(self.sysfs / "enabled", "1")
@@ -53,7 +57,7 @@ class Jailhouse:
         shutil.rmtree(self.dir)
 
     def platform(self, **more):
-        return {"flavour": "upstream-14", "architecture": "arm64", "device": str(self.device), "sysfs": str(self.sysfs), **more}
+        return {"flavour": self.flavour, "architecture": "arm64", "device": str(self.device), "sysfs": str(self.sysfs), **more}
 
     # ---- what a guest or the hypervisor does by itself ----
 
@@ -62,6 +66,16 @@ class Jailhouse:
             cell = self._by_name(name)
             cell.state, cell.failed = state, set(failed)
             self._show(cell)
+
+    def prints(self, text):
+        """On its console: the hypervisor, or a cell by hypercall."""
+        with self.lock:
+            self.ring = (self.ring + text)[-RING:]
+            for connection in list(self.listeners):
+                try:
+                    connection.sendall(text)
+                except OSError:
+                    self.listeners.remove(connection)
 
     def enable(self, on):
         with self.lock:
@@ -79,18 +93,26 @@ class Jailhouse:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection):
+        head = connection.recv(8, socket.MSG_WAITALL)
+        if head[:4] == struct.pack("=I", CONSOLE):
+            with self.lock:
+                connection.sendall(b"." + self.ring)  # a byte that says it is open, then the ring
+                self.listeners.append(connection)
+            return
         with connection, connection.makefile("rb") as f:
-            head = f.read(8)
             if len(head) < 8:
                 return  # a phid that was killed
             operation, n = struct.unpack("=II", head)
             body = f.read(n)
+            self.received.append(operation)
             time.sleep(self.delay.get(operation, 0))
             with self.lock:
                 self.calls.append(operation)
                 err = 0 if self.enabled or operation == ENABLE else errno.EINVAL
                 if not err:
-                    err = {ENABLE: self._enable, DISABLE: self._disable, CREATE: self._create, LOAD: self._load, START: self._start, DESTROY: self._destroy}[operation](body)
+                    known = {ENABLE: self._enable, DISABLE: self._disable, CREATE: self._create, START: self._start, DESTROY: self._destroy,
+                             **({LOAD: self._load} if self.flavour == "upstream-14" else {OMNIVISOR_LOAD: self._omnivisor_load})}
+                    err = known[operation](body) if operation in known else errno.EINVAL
             with contextlib.suppress(BrokenPipeError):  # a phid that was killed does not listen
                 connection.sendall(struct.pack("=i", err))
 
@@ -120,24 +142,59 @@ class Jailhouse:
             return errno.EIO
         if len(config) > 65536:
             return errno.E2BIG
-        if config[:5] != b"JHCLL" or struct.unpack_from("<H", config, 6)[0] != 14 or len(config) < HEADER:
+        header, entry, counts = HEADERS[self.flavour]
+        if config[:5] != b"JHCLL" or struct.unpack_from("<H", config, 6)[0] != 14 or len(config) < header:
             return errno.EINVAL
         if config[5] != self.arch:
             return 0  # the driver's bug: well answered, nothing made
         name = config[8:40].split(b"\0")[0].decode()
         if name == "root" or any(c.name == name for c in self.cells.values()):
             return errno.EEXIST
-        set_size, regions = struct.unpack_from("<II", config, 0x30)
-        cpus = bits(int.from_bytes(config[HEADER:HEADER + set_size], "little"))
-        if not self.root.issuperset(cpus) or self.root == set(cpus):
+        set_size, = struct.unpack_from("<I", config, 0x30)
+        rset_size = struct.unpack_from("<I", config, 0x34)[0] if self.flavour == "omnivisor-14" else 0
+        regions, = struct.unpack_from("<I", config, counts)
+        cpus = bits(int.from_bytes(config[header:header + set_size], "little"))
+        rcpus = bits(int.from_bytes(config[header + set_size:header + set_size + rset_size], "little"))
+        if not self.root.issuperset(cpus) or self.root == set(cpus) or not self.root_rcpus.issuperset(rcpus):
             return errno.EBUSY
-        memory = [struct.unpack_from("<QQQQ", config, HEADER + set_size + MEMORY * i) for i in range(regions)]
+        memory = [struct.unpack_from("<QQQQ", config, header + set_size + rset_size + entry * i) for i in range(regions)]
+        slots = self._slots(config, header + set_size + rset_size + entry * regions, counts)
+        if any(slot in self._slots_of(c) for c in self.cells.values() for slot in slots):
+            return errno.EBUSY  # the same end of the same link
         number = next(i for i in range(1, 1000) if i not in self.cells)
         self.root -= set(cpus)
-        self.cells[number] = Cell(number, name, cpus, memory)
-        self.cells[number].config = config
+        self.root_rcpus -= set(rcpus)
+        self.cells[number] = Cell(number, name, cpus, memory, rcpus)
+        self.cells[number].config, self.cells[number].slots = config, slots
+        self.created.append(self.cells[number])
         self._show_all()
         return 0
+
+    @staticmethod
+    def _slots_of(cell):
+        return getattr(cell, "slots", [])
+
+    @staticmethod
+    def _slots(config, at, counts):
+        """(bdf, id) of each end of a link."""
+        caches, chips, pios, devices = struct.unpack_from("<IIII", config, counts + 4)
+        at += caches * 12 + chips * 32 + pios * 4
+        return [(struct.unpack_from("<H", config, at + 56 * i + 4)[0], config[at + 56 * i + 0x34]) for i in range(devices) if config[at + 56 * i] == 3]
+
+    def _omnivisor_load(self, body):
+        number, n = struct.unpack_from("=iI", body)
+        cell = self.cells.get(number)
+        if cell is None:
+            return errno.ENOENT
+        for i in range(n):
+            processor, _, name = struct.unpack_from("=II32s", body, 8 + 40 * i)
+            file = self.dir / "firmware" / name.split(b"\0")[0].decode()
+            if processor not in cell.rcpus:
+                return errno.EINVAL
+            if not file.exists():
+                return errno.ENOENT
+            cell.firmware[processor] = file.read_bytes()
+        return self._load(body[:4] + body[8 + 40 * n:])
 
     def _load(self, body):
         cell = self.cells.get(struct.unpack_from("=i", body)[0])
@@ -169,6 +226,7 @@ class Jailhouse:
         if cell is None:
             return errno.ENOENT
         self.root |= cell.cpus
+        self.root_rcpus |= cell.rcpus
         shutil.rmtree(self.sysfs / "cells" / str(cell.id))
         self._show_all()
         return 0

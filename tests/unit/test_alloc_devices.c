@@ -87,7 +87,7 @@ static void devices_that_could_not_be_given_apart_are_refused(void **state)
 {
 	(void)state;
 	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\"}]", "/devices/0");
-	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"host\":{\"handover\":\"unbind\"}}]", "/devices/0/host/handover");
+	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"host\":{\"handover\":\"unbind\"}}]", "/devices/0");
 	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"irqs\":[{\"spi\":1}]" HOST "]", "/devices/0");
 	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\"" HOST ",{\"name\":\"a\",\"kind\":\"k\"" HOST "]", "/devices/1");
 	refuse_board(GIC "\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"irqs\":[{\"spi\":1}]" HOST ",{\"name\":\"b\",\"kind\":\"k\",\"irqs\":[{\"spi\":1}]" HOST "]",
@@ -95,7 +95,40 @@ static void devices_that_could_not_be_given_apart_are_refused(void **state)
 	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"mmio\":[{\"base\":\"0x1000\",\"size\":256}]" HOST
 		     ",{\"name\":\"b\",\"kind\":\"k\",\"mmio\":[{\"base\":\"0x1f00\",\"size\":16}]" HOST "]", "/devices/1");
 	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"mmio\":[{\"base\":\"0x3fffffffffffffff\",\"size\":4096}]" HOST "]", "/devices/0");
-	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"dma\":true" HOST "]", "/devices/0/dma");
+	refuse_board("\"devices\":[{\"name\":\"a\",\"kind\":\"k\",\"dma\":true" HOST "]", "/devices/0");
+}
+
+/* ---- groups ---- */
+
+static const char *const grouped =
+	"{\"format\":\"phid-platform/1\",\"cpus\":{\"ids\":\"0-3\"},\"memory\":[{\"name\":\"m\",\"kind\":\"host\",\"size\":\"1G\"}],\"devices\":["
+	"{\"name\":\"a\",\"kind\":\"timer\",\"group\":\"g\"" HOST ",{\"name\":\"b\",\"kind\":\"timer\",\"group\":\"g\"" HOST
+	",{\"name\":\"c\",\"kind\":\"timer\"" HOST "]}";
+
+static void a_group_goes_whole_or_not_at_all(void **state)
+{
+	const struct spec_device kinds[] = {{NULL, (char[]){"timer"}}, {NULL, (char[]){"timer"}}}, both[] = {{(char[]){"b"}, NULL}, {(char[]){"a"}, NULL}};
+	struct platform p;
+	struct alloc_grant g;
+	struct alloc_refusal refusal;
+	struct phi_error e;
+
+	(void)state;
+	host_read(grouped, &p);
+	struct alloc_view *v = alloc_view_new(&p);
+	assert_done(fit(v, kinds, 2, &g, &refusal, &e), e); /* the group, then the one that is alone */
+	assert_int_equal(g.n_devices, 3);
+	assert_string_equal(g.devices[2], "c");
+	assert_done(fit(v, both, 2, &g, &refusal, &e), e); /* two of one group are one wish */
+	assert_int_equal(g.n_devices, 2);
+	strcpy(v->devices[1].owner, "x");
+	assert_done(fit(v, kinds, 1, &g, &refusal, &e), e);
+	assert_string_equal(g.devices[0], "c");
+	assert_refused(fit(v, both + 1, 1, &g, &refusal, &e), e, PHI_NO_RESOURCES, "/spec/devices/0");
+	assert_int_equal(refusal.n_blockers, 1);
+	assert_string_equal(refusal.blockers[0].unit, "device b");
+	alloc_view_free(v);
+	platform_free(&p);
 }
 
 int main(void)
@@ -104,6 +137,7 @@ int main(void)
 		cmocka_unit_test(devices_are_given_by_name_and_by_kind_in_the_order_of_the_wish),
 		cmocka_unit_test(what_is_taken_is_refused_with_its_holders),
 		cmocka_unit_test(devices_that_could_not_be_given_apart_are_refused),
+		cmocka_unit_test(a_group_goes_whole_or_not_at_all),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,7 +55,7 @@ static void our_format_is_strict(void **state)
 	refuse("{\"format\":1}", PHI_INVALID, "/format");
 	refuse("{\"format\":\"phid-boot/1\",\"Memory\":[]}", PHI_UNKNOWN_MEMBER, "/Memory");
 	refuse("{\"format\":\"phid-boot/1\",\"vcpus\":1}", PHI_UNKNOWN_MEMBER, "/vcpus");
-	refuse("{\"format\":\"phid-boot/1\",\"links\":[]}", PHI_NOT_BUILT, "/links");
+	refuse("{\"format\":\"phid-boot/1\",\"health\":{}}", PHI_NOT_BUILT, "/health");
 	refuse("{\"format\":\"phid-boot/1\",\"boot\":{\"dtb\":\"/d\"}}", PHI_NOT_BUILT, "/boot/dtb");
 	refuse("{\"format\":\"phid-boot/1\",\"cpus\":{\"count\":1,\"set\":\"0\"}}", PHI_INVALID, "/cpus");
 	refuse("{\"format\":\"phid-boot/1\",\"format\":\"phid-boot/1\"}", PHI_BAD_REQUEST, "");

@@ -115,14 +115,14 @@ static void an_annotation_that_nobody_knows_is_refused_by_its_name(void **state)
 	refuse("\"org.runphi.cpus.\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.cpus.");
 	refuse(CONTAINERD ",\"org.runphi.container.other.cpu\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.other.cpu");
 	refuse(CONTAINERD ",\"org.runphi.container.plc\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.plc");
-	refuse("\"org.runphi.links\":\"[]\"", PHI_NOT_BUILT, "org.runphi.links");
+	refuse("\"org.runphi.health\":\"{}\"", PHI_NOT_BUILT, "org.runphi.health");
 	refuse("\"org.runphi.boot.dtb\":\"/x\"", PHI_NOT_BUILT, "org.runphi.boot.dtb");
 }
 
 static void a_wrong_value_is_refused_at_its_annotation(void **state)
 {
 	(void)state;
-	refuse("\"org.runphi.cpus.count\":\"0\"", PHI_INVALID, "/annotations/org.runphi.cpus.count");
+	refuse("\"org.runphi.cpus.count\":\"0\"", PHI_INVALID, "/spec/cpus/count");
 	refuse("\"org.runphi.cpus.count\":\"two\"", PHI_INVALID, "/annotations/org.runphi.cpus.count");
 	refuse("\"org.runphi.cpus.count\":\"\"", PHI_INVALID, "/annotations/org.runphi.cpus.count");
 	refuse("\"org.runphi.cpus.count\":\"1 1\"", PHI_INVALID, "/annotations/org.runphi.cpus.count");
@@ -245,6 +245,7 @@ static void limits_of_the_bundle_fill_in_what_nobody_said(void **state)
 		{"{\"cpu\":{\"quota\":1,\"period\":50000}}", "", 1, 64 << 20},
 		{"{\"cpu\":{\"quota\":-1,\"shares\":1024},\"memory\":{\"limit\":-1}}", "", 1, 64 << 20},
 		{"{\"memory\":{\"limit\":10000}}", "", 1, 8192},
+		{"{\"memory\":{\"limit\":9223372036854771712}}", "", 1, 64 << 20},
 		{"{\"cpu\":{\"cpus\":\"1,3\",\"quota\":400000},\"memory\":{\"limit\":33554432},\"hugepageLimits\":[{\"pageSize\":\"2MB\",\"limit\":0}]}",
 		 CONTAINERD, 1, 32 << 20},
 	};

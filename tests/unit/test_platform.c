@@ -168,7 +168,7 @@ static void the_rules_are_checked_again_after_gaps_were_filled(void **state)
 
 static void what_is_not_built_is_refused_by_name_and_the_unknown_as_unknown(void **state)
 {
-	static const char *const top[] = {"include", "expect", "remote_processors", "links"};
+	static const char *const top[] = {"include", "expect"};
 	char text[200], where[40];
 
 	(void)state;
