@@ -11,8 +11,8 @@
 
 /* The fields of runPHI that ask for something we do not have. Absent, null, "", 0, false and [] ask for nothing. */
 static const char *const refused[] = {
-	"accelerators", "bitstream", "region",	   "rpu_req",	"dtb",	     "disk_type",	  "disk_image",
-	"disk_size",	"isolcpu",   "nohz_full",  "steer_irq", "irq_steering", "emulator_pinning", "emulatorpin",
+	"accelerators", "bitstream", "region",	   "disk_type",	"disk_image", "disk_size",	  "isolcpu",
+	   "nohz_full",  "steer_irq", "irq_steering", "emulator_pinning", "emulatorpin",
 };
 
 static bool asks_for_nothing(const struct json *j)
@@ -103,11 +103,42 @@ static int read_sizes(const struct json *j, struct spec *s, struct phi_error *e)
 	return 0;
 }
 
+/* A network with the host, by shared memory. The words of runPHI's KVM branch ask for one of QEMU's. */
+static int read_net(const struct json *net, struct spec *s, struct phi_error *e)
+{
+	const char *word = json_string(net);
+	struct spec_link *l;
+	bool on;
+
+	if (asks_for_nothing(net))
+		return 0;
+	if (!(json_is_bool(net, &on) && on) && !(word != NULL && (strcmp(word, "yes") == 0 || strcmp(word, "ivshmem") == 0)))
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/net",
+				     "the image asks for a network that phid cannot give; \"yes\" (with the host, by shared memory) and \"none\" are possible");
+	l = calloc(1, sizeof(*l));
+	if (l == NULL)
+		abort();
+	*l = (struct spec_link){.host = true, .protocol = LINK_NETWORK};
+	s->links = (struct field_array){1, l};
+	return 0;
+}
+
+/* An image for a remote processor: its inmate is the firmware, its vcpus are so many processors. */
+static void for_remote(struct spec *s)
+{
+	s->boot.firmware.path = PHI_TAKE(s->boot.inmate.path);
+	s->remote.count = s->cpus.has_count && s->cpus.count <= PHI_REMOTE_MAX ? s->cpus.count : 1;
+	s->remote.has_count = true;
+	s->cpus.count = 0;
+	s->cpus.has_count = true;
+}
+
 static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e)
 {
 	_clean_free_ char *inmate = NULL;
 	const char *os, *at;
 	char where[80];
+	bool remote = false;
 	int r;
 
 	if (!json_is_object(j))
@@ -119,9 +150,9 @@ static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, where,
 				     "the image asks for \"%s\", which phid cannot give", refused[i]);
 	}
-	if (!asks_for_nothing(json_get(j, "net")))
-		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/net",
-				     "the image asks for a network, which phid cannot give; \"none\" is possible");
+	r = read_net(json_get(j, "net"), s, e);
+	if (r < 0)
+		return r;
 	r = text_member(j, "os_var", &os, e);
 	if (r < 0)
 		return r;
@@ -137,9 +168,13 @@ static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e
 		if (r < 0)
 			return r;
 	}
+	r = path_member(j, "dtb", &s->boot.dtb.path, e);
+	if (r < 0)
+		return r;
 	if (s->boot.kernel.path == NULL || (os != NULL && strcmp(os, "linux") != 0)) {
 		free(PHI_TAKE(s->boot.kernel.path));
 		free(PHI_TAKE(s->boot.initrd.path));
+		free(PHI_TAKE(s->boot.dtb.path)); /* runPHI gives it to Linux only */
 		s->boot.inmate.path = inmate != NULL ? PHI_TAKE(inmate) : copy("/boot/boot.bin");
 	}
 	r = text_member(j, "starting_vaddress", &at, e);
@@ -160,6 +195,11 @@ static int read_runphi(const struct json *j, struct spec *s, struct phi_error *e
 	if (at != NULL)
 		s->boot.cmdline = copy(at);
 	r = read_sizes(j, s, e);
+	if (r == 0 && !asks_for_nothing(json_get(j, "rpu_req"))) {
+		if (!json_is_bool(json_get(j, "rpu_req"), &remote) || s->boot.inmate.path == NULL)
+			return phi_error_set(e, PHI_INVALID, EINVAL, "/rpu_req", "true or false was expected, and with true an inmate to run");
+		for_remote(s);
+	}
 	return r < 0 ? r : spec_check(s, "", e);
 }
 

@@ -25,10 +25,10 @@ static const struct field_table boot_table = {
 		{.name = "inmate", .type = FIELD_BLOB, .offset = S(boot.inmate)},
 		{.name = "cmdline", .type = FIELD_STRING, .offset = S(boot.cmdline), .max = PHI_CMDLINE_MAX},
 		{.name = "machine", .type = FIELD_ENUM, .offset = S(boot.machine), .words = machine_words},
-		{.name = "dtb", .type = FIELD_NOT_BUILT},
+		{.name = "dtb", .type = FIELD_BLOB, .offset = S(boot.dtb)},
 		{.name = "firmware", .type = FIELD_BLOB, .offset = S(boot.firmware)},
 		{.name = "args", .type = FIELD_NOT_BUILT},
-		{.name = "entry", .type = FIELD_NOT_BUILT},
+		{.name = "entry", .type = FIELD_ADDRESS, .offset = S(boot.entry), .present = S(boot.has_entry)},
 		{0},
 	}};
 
@@ -65,7 +65,7 @@ static const struct field_table device_table = {
 
 static const struct field_table link_table = {
 	sizeof(struct spec_link), (const struct field[]){
-		{.name = "name", .type = FIELD_ID, .offset = K(name), .required = true},
+		{.name = "name", .type = FIELD_ID, .offset = K(name)},
 		{.name = "size", .type = FIELD_SIZE, .offset = K(size), .min = 16384, .max = 1ull << 32, .present = K(has_size)},
 		{.name = "protocol", .type = FIELD_ENUM, .offset = K(protocol), .words = link_protocols},
 		{.name = "peers", .type = FIELD_INTEGER, .offset = K(peers), .min = 2, .max = PHI_LINK_PEERS_MAX, .present = K(has_peers)},
@@ -153,12 +153,14 @@ static int check_links(const struct spec *s, const char *pointer, struct phi_err
 
 	for (size_t i = 0; i < s->links.n; i++) {
 		snprintf(where, sizeof(where), "%s/links/%zu", pointer, i);
+		if (l[i].name == NULL && !l[i].host)
+			return phi_error_set(e, PHI_INVALID, EINVAL, where, "\"name\" is needed; only a link with the host can do without");
 		if (l[i].size % 4096 != 0)
 			return phi_error_set(e, PHI_INVALID, EINVAL, where, "size: %" PRIu64 " is not a multiple of 4096 bytes", l[i].size);
 		if (l[i].has_role && l[i].role >= (l[i].has_peers ? l[i].peers : 2))
 			return phi_error_set(e, PHI_INVALID, EINVAL, where, "role: %" PRIi64 " is not below the number of peers", l[i].role);
 		for (size_t k = 0; k < i; k++)
-			if (strcmp(l[i].name, l[k].name) == 0)
+			if (l[i].name != NULL && l[k].name != NULL && strcmp(l[i].name, l[k].name) == 0)
 				return phi_error_set(e, PHI_INVALID, EINVAL, where, "the link \"%s\" is there twice", l[i].name);
 	}
 	return 0;
@@ -203,6 +205,10 @@ int spec_check(const struct spec *s, const char *pointer, struct phi_error *e)
 	if (s->boot.initrd.path != NULL && s->boot.kernel.path == NULL) {
 		snprintf(where, sizeof(where), "%s/boot/initrd", pointer);
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "an initrd needs a kernel");
+	}
+	if (s->boot.dtb.path != NULL && s->boot.kernel.path == NULL) {
+		snprintf(where, sizeof(where), "%s/boot/dtb", pointer);
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "a device tree needs a kernel");
 	}
 	for (size_t i = 0; i < s->memory.n; i++) {
 		const struct spec_memory *m = (const struct spec_memory *)s->memory.items + i;

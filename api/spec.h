@@ -41,7 +41,7 @@ struct spec_device { /* of the platform's; one of the two */
 };
 
 struct spec_link { /* an end of a link: shared memory with whoever names the same */
-	char *name;
+	char *name;	/* NULL with host: the slot's, "host-<slot>" */
 	uint64_t size;	/* bytes of all of it; !has_size: as it is there, or as the platform has it */
 	int64_t peers, role; /* ends that it has at most, 2 if !has_peers; the id of this end, any if !has_role */
 	int protocol;	     /* enum link_protocol */
@@ -54,8 +54,10 @@ struct spec {
 	int backend; /* enum spec_backend */
 	char *criticality;
 	struct {
-		struct field_blob kernel, initrd, inmate, firmware;
+		struct field_blob kernel, initrd, dtb, inmate, firmware;
 		char *cmdline;
+		uint64_t entry; /* where it begins; has_entry: not where its file says */
+		bool has_entry;
 		int machine; /* enum spec_machine */
 	} boot;
 	struct {

@@ -166,12 +166,15 @@ static int make_with_host(const struct alloc_view *v, const struct alloc_grant *
 			continue;
 		any = true;
 		if (!slot_taken(v, g, h->slot)) {
-			snprintf(l->name, sizeof(l->name), "%s", w->name);
+			if (w->name != NULL)
+				snprintf(l->name, sizeof(l->name), "%s", w->name);
+			else
+				snprintf(l->name, sizeof(l->name), "host-%" PRIi64, h->slot);
 			return 0;
 		}
 	}
 	if (!any)
-		return phi_error_set(e, PHI_INVALID, EINVAL, where, "the host has no end of such a link (links.host_slots of the platform file)");
+		return phi_error_set(e, PHI_INVALID, EINVAL, where, "this host has no end of such a link (links.host_slots of the platform file)");
 	block_by_all(v, true, refusal);
 	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "the host's ends are all taken; see blockers for by whom");
 }
@@ -180,7 +183,7 @@ static int fit_link(const struct alloc_view *v, const struct spec *s, size_t ind
 		    struct phi_error *e)
 {
 	const struct spec_link *w = (const struct spec_link *)s->links.items + index;
-	const struct alloc_open_link *open = open_link(v, w->name);
+	const struct alloc_open_link *open = w->name != NULL ? open_link(v, w->name) : NULL;
 	struct alloc_link *l = &g->links[g->n_links];
 	char where[40];
 	int r;

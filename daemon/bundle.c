@@ -275,6 +275,8 @@ void bundle_load(struct bundle *b)
 	if (r == 0)
 		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.initrd, "initrd", e);
 	if (r == 0)
+		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.dtb, "dtb", e);
+	if (r == 0)
 		r = load_image(b, images >= 0 ? images : root, &b->spec.boot.inmate, "inmate", e);
 	if (r == 0)
 		load_image(b, images >= 0 ? images : root, &b->spec.boot.firmware, "firmware", e);

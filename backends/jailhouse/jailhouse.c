@@ -6,6 +6,7 @@
 #include "driver.h"
 #include "handover.h"
 #include "make.h"
+#include "payload.h"
 #include "plan.h"
 
 #include "clean.h"
@@ -95,12 +96,13 @@ static void jh_describe(struct json *to)
 
 static int jh_validate(const struct spec *s, const struct platform *p, struct phi_error *e)
 {
+	int r;
+
 	if (jh.why[0] != '\0')
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/backend", "%s", jh.why);
-	if (s->boot.kernel.path != NULL || s->boot.initrd.path != NULL)
-		return phi_error_set(e, PHI_NOT_BUILT, EOPNOTSUPP, "/spec/boot/kernel", "Linux in a Jailhouse cell is not built yet; an \"inmate\" is possible");
-	if (s->boot.inmate.path == NULL && s->boot.firmware.path == NULL)
-		return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/boot/inmate", "a Jailhouse cell needs an inmate; the spec names none");
+	r = jh_payload_validate(s, p, e);
+	if (r < 0)
+		return r;
 	if ((s->remote.has_count || s->remote.names.n > 0) && p->jailhouse.flavour != JH_OMNIVISOR)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/remote_processors", "of the flavours of Jailhouse, omnivisor-14 runs remote "
 				     "processors; this host has %s", jh_flavours[p->jailhouse.flavour]);

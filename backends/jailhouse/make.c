@@ -16,9 +16,6 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* Where upstream's inmates look for their command line, from where they begin (inmates/lib/.../cmdline). */
-#define ARGUMENTS_AT 0x1000
-
 /* ---- the plan ---- */
 
 static struct jh_bytes to_bytes(const struct jh_cell *cell)
@@ -36,7 +33,7 @@ static struct jh_bytes to_bytes(const struct jh_cell *cell)
 static void plan_clearing(struct jh_make *m, const struct cell *c)
 {
 	for (size_t i = 0; i < c->grant.n_memory; i++)
-		m->cleared[m->n_cleared++] = (struct jh_memory){.virt = jh_guest_address(c, i), .size = c->grant.memory[i].size};
+		m->cleared[m->n_cleared++] = (struct jh_memory){.virt = jh_guest_address(&c->grant, m->payload.ram, i), .size = c->grant.memory[i].size};
 	for (size_t i = 0; i < c->grant.n_links; i++) {
 		const struct alloc_link *l = &c->grant.links[i];
 		struct jh_cell whole;
@@ -51,40 +48,30 @@ static void plan_clearing(struct jh_make *m, const struct cell *c)
 	}
 }
 
-static void take_images(struct jh_make *m, const struct cell *c)
-{
-	for (size_t i = 0; i < c->n_images; i++) {
-		bool firmware = strcmp(c->images[i].role, "firmware") == 0;
-		int fd = fcntl(c->images[i].fd, F_DUPFD_CLOEXEC, 3);
-
-		*(firmware ? &m->firmware : &m->image) = fd;
-		*(firmware ? &m->firmware_size : &m->image_size) = c->images[i].size;
-	}
-}
-
 int jh_make_plan(struct jh_make *m, const struct cell *c, const struct platform *p, const struct jh_paths *paths, const struct jh_system *system,
 		 struct phi_error *e)
 {
 	struct jh_cell cell;
 	int r;
 
-	*m = (struct jh_make){.paths = paths, .platform = p, .grant = c->grant, .image = -1, .firmware = -1, .console = -1};
+	*m = (struct jh_make){.paths = paths, .platform = p, .grant = c->grant, .firmware = -1, .console = -1};
 	snprintf(m->name, sizeof(m->name), "%s", c->name);
-	r = jh_plan(c, p, system, &cell, e);
+	r = jh_payload_plan(&m->payload, c, p, system, e);
+	if (r < 0)
+		return r;
+	r = jh_plan(c, m->payload.ram, m->payload.entry, p, system, &cell, e);
 	if (r == 0)
 		m->config = to_bytes(&cell);
 	jh_cell_free(&cell);
 	if (r < 0)
 		return r;
 	plan_clearing(m, c);
-	take_images(m, c);
-	m->image_at = c->spec.boot.inmate.has_at ? c->spec.boot.inmate.at : 0;
-	if (c->spec.boot.cmdline != NULL && strlen(c->spec.boot.cmdline) >= sizeof(m->arguments))
-		return phi_error_set(e, PHI_INVALID, ERANGE, "/spec/boot/cmdline", "an inmate's command line has at most %zu bytes",
-				     sizeof(m->arguments) - 1);
-	if (c->spec.boot.cmdline != NULL)
-		snprintf(m->arguments, sizeof(m->arguments), "%s", c->spec.boot.cmdline);
-	if (m->image < 0 && m->firmware < 0)
+	for (size_t i = 0; i < c->n_images; i++)
+		if (strcmp(c->images[i].role, "firmware") == 0) {
+			m->firmware = fcntl(c->images[i].fd, F_DUPFD_CLOEXEC, 3);
+			m->firmware_size = c->images[i].size;
+		}
+	if (m->payload.n == 0 && m->firmware < 0)
 		return phi_error_set(e, PHI_INTERNAL, EBADF, "", "the image is not there");
 	return 0;
 }
@@ -94,41 +81,32 @@ void jh_make_done(struct jh_make *m)
 	free(m->config.bytes);
 	for (size_t i = 0; i < PHI_LINKS_MAX; i++)
 		free(m->clearing[i].bytes);
-	phi_close(&m->image);
+	jh_payload_done(&m->payload);
 	phi_close(&m->firmware);
 	phi_close(&m->console);
 }
 
 /* ---- loading ---- */
 
-/* Zeros over what another had before, then the image, then its command line. */
+/* Zeros over what another had before, then the payload. */
 static int fill(const struct jh_make *m, int id, const struct jh_remote_image *remote, uint32_t n_remote, struct phi_error *e)
 {
-	struct jh_image images[PHI_COUNT(m->cleared) + 2];
-	void *maps[PHI_COUNT(m->cleared) + 1];
-	size_t sizes[PHI_COUNT(m->cleared) + 1], n_maps = 0, last = m->n_cleared + (m->image >= 0);
-	uint32_t n = 0;
-	int r = 0;
+	struct jh_image images[PHI_COUNT(m->cleared) + JH_PIECES_MAX];
+	uint64_t largest = 0;
+	void *zeros = NULL;
+	int r;
 
-	for (size_t i = 0; r == 0 && i < last; i++) {
-		bool image = i == m->n_cleared;
-		size_t size = image ? m->image_size : m->cleared[i].size;
-		void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE | (image ? 0 : MAP_ANONYMOUS | MAP_NORESERVE), image ? m->image : -1, 0);
-
-		if (p == MAP_FAILED) {
-			r = phi_error_set(e, PHI_INTERNAL, errno, "", "mmap: %s", strerror(errno));
-			break;
-		}
-		maps[n_maps] = p;
-		sizes[n_maps++] = size;
-		images[n++] = (struct jh_image){p, size, image ? m->image_at : m->cleared[i].virt};
-	}
-	if (m->arguments[0] != '\0')
-		images[n++] = (struct jh_image){m->arguments, strlen(m->arguments) + 1, (m->image_at & ~UINT64_C(4095)) + ARGUMENTS_AT};
-	if (r == 0)
-		r = jh_driver_load(m->paths, id, images, n, remote, n_remote, e);
-	for (size_t i = 0; i < n_maps; i++)
-		munmap(maps[i], sizes[i]);
+	for (size_t i = 0; i < m->n_cleared; i++)
+		largest = m->cleared[i].size > largest ? m->cleared[i].size : largest;
+	/* One page of zeros of the kernel's, read as often as there are pages. */
+	zeros = mmap(NULL, largest, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (zeros == MAP_FAILED)
+		return phi_error_set(e, PHI_INTERNAL, errno, "", "mmap: %s", strerror(errno));
+	for (size_t i = 0; i < m->n_cleared; i++)
+		images[i] = (struct jh_image){zeros, m->cleared[i].size, m->cleared[i].virt};
+	memcpy(images + m->n_cleared, m->payload.pieces, m->payload.n * sizeof(images[0]));
+	r = jh_driver_load(m->paths, id, images, (uint32_t)m->n_cleared + m->payload.n, remote, n_remote, e);
+	munmap(zeros, largest);
 	return r;
 }
 

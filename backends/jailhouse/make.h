@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "cell.h"
 #include "driver.h"
+#include "payload.h"
 
 struct jh_bytes {
 	uint8_t *bytes; /* owned */
@@ -20,9 +21,9 @@ struct jh_make {
 	struct jh_bytes clearing[PHI_LINKS_MAX]; /* by the grant's links; empty: nothing to be cleared */
 	struct jh_memory cleared[PHI_MEMORY_REGIONS_MAX + PHI_LINKS_MAX * 2]; /* by virt and size, before the images */
 	size_t n_cleared;
-	int image, firmware; /* descriptors of our own; -1: none */
-	uint64_t image_size, image_at, firmware_size;
-	char arguments[256];
+	struct jh_payload payload;
+	int firmware; /* a descriptor of our own; -1: none */
+	uint64_t firmware_size;
 	int console; /* answer: the other end of its UART's line, or -1 */
 };
 

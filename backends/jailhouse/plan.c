@@ -20,11 +20,9 @@ static void first_finding(void *ud, const struct jh_finding *f)
 		phi_error_set(s->e, PHI_INVALID, EINVAL, "/spec", "%s: %s (%s)", f->code, f->detail, f->pointer);
 }
 
-uint64_t jh_guest_address(const struct cell *c, size_t i)
+uint64_t jh_guest_address(const struct alloc_grant *g, uint64_t ram, size_t i)
 {
-	if (i > 0)
-		return c->grant.memory[i].base;
-	return c->spec.boot.inmate.has_at ? c->spec.boot.inmate.at & ~UINT64_C(4095) : 0;
+	return i == 0 ? ram : g->memory[i].base;
 }
 
 static uint64_t comm_region_of(const struct platform *p)
@@ -165,7 +163,8 @@ void jh_plan_clearing(const struct cell *c, const struct platform *p, const stru
 	m[1] = (struct jh_memory){0, comm, 0x1000, JH_READ | JH_WRITE | JH_COMM, 0};
 }
 
-int jh_plan(const struct cell *c, const struct platform *p, const struct jh_system *system, struct jh_cell *ret, struct phi_error *e)
+int jh_plan(const struct cell *c, uint64_t ram, uint64_t entry, const struct platform *p, const struct jh_system *system, struct jh_cell *ret,
+	    struct phi_error *e)
 {
 	uint64_t comm = comm_region_of(p), dma = has_dma(c, p) ? JH_DMA : 0;
 	struct findings findings = {e};
@@ -174,7 +173,7 @@ int jh_plan(const struct cell *c, const struct platform *p, const struct jh_syst
 
 	*ret = (struct jh_cell){.flavour = p->jailhouse.flavour, .arch = p->jailhouse.arch, .flags = JH_PASSIVE};
 	snprintf(ret->name, sizeof(ret->name), "%s", c->name);
-	ret->reset_address = c->spec.boot.inmate.has_at ? c->spec.boot.inmate.at : 0;
+	ret->reset_address = entry;
 	set_cpus(ret, &c->grant.cpus);
 	m = jh_append(ret, JH_MEMORY, (uint32_t)c->grant.n_memory + 1);
 	for (size_t i = 0; i < c->grant.n_memory; i++) {
@@ -184,7 +183,7 @@ int jh_plan(const struct cell *c, const struct platform *p, const struct jh_syst
 			return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/memory", "pool \"%s\" has no addresses; a Jailhouse cell needs one that has", g->pool);
 		bool colored = g->colors != UINT64_MAX;
 
-		m[i] = (struct jh_memory){g->base, jh_guest_address(c, i), g->size,
+		m[i] = (struct jh_memory){g->base, jh_guest_address(&c->grant, ram, i), g->size,
 					  JH_READ | JH_WRITE | JH_EXECUTE | JH_LOADABLE | dma | (colored ? JH_COLORED : 0), colored ? g->colors : 0};
 	}
 	m[c->grant.n_memory] = (struct jh_memory){0, comm, 0x1000, JH_READ | JH_WRITE | JH_COMM, 0};

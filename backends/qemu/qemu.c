@@ -100,6 +100,9 @@ static int qemu_validate(const struct spec *s, const struct platform *p, struct 
 	if (s->boot.kernel.path == NULL && s->boot.inmate.path == NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/spec/boot/kernel",
 				     "QEMU needs a kernel or an ELF with a PVH note; the spec names none");
+	if (s->boot.dtb.path != NULL || s->boot.has_entry)
+		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, s->boot.has_entry ? "/spec/boot/entry" : "/spec/boot/dtb",
+				     "QEMU makes the device tree and takes the entry from the image");
 	if (s->boot.kernel.has_at || s->boot.inmate.has_at || s->boot.initrd.has_at)
 		return phi_error_set(e, PHI_UNSUPPORTED, EOPNOTSUPP, "/spec/boot",
 				     "QEMU loads an image where its headers say; leave \"at\" out");

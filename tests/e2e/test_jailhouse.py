@@ -112,7 +112,7 @@ def test_an_end_is_seen_and_its_reason_told(host, hypervisor, state, failed, cod
 
 
 @pytest.mark.parametrize("change, status, where", [
-    ({"boot": {"kernel": "INMATE"}}, 501, "/spec/boot/kernel"), ({"boot": {}}, 422, "/spec/boot/inmate"), ({"memory": [{"size": 4096, "colors": "0x1"}]}, 501, "/spec/memory/0/colors"),
+    ({"boot": {"kernel": {"path": "INMATE", "at": "0x1000"}}}, 501, "/spec/boot"), ({"boot": {}}, 422, "/spec/boot/inmate"), ({"boot": {"kernel": "INMATE"}}, 422, "/spec/boot/kernel"), ({"memory": [{"size": 4096, "colors": "0x1"}]}, 501, "/spec/memory/0/colors"),
     ({"memory": [{"size": 64 << 20}]}, 409, "/spec/memory/0"), ({"cpus": {"set": "0"}}, 422, "/spec/cpus/set")])
 def test_what_cannot_be_is_refused_before_anything_is_made(host, hypervisor, change, status, where):
     wanted = json.loads(json.dumps({**spec(host), **change}).replace("INMATE", str(host.dir / "inmate")))
@@ -203,6 +203,7 @@ def test_32_creates_at_once_get_each_unit_once(host, hypervisor):
 def test_runphi_and_the_keeper(host, hypervisor, runphi_dir):
     r = Runphi(host, runphi_dir)
     bundle = r.bundle("b", {"inmate": "boot/guest.elf", "net": "none", "vcpus": 2, "memory": 1, "starting_vaddress": "0x70000000"})
+    (r.dir / "b/rootfs/boot/guest.elf").write_bytes(INMATE)
     out = r.dir / "out"
     with open(out, "w") as f:
         run = subprocess.Popen(r.argv("run", "-b", bundle, "rt"), env=r.env, stdin=subprocess.DEVNULL, stdout=f)

@@ -383,7 +383,4 @@ def test_remote_processors_with_their_firmware(hypervisor):
 def test_remote_processors_that_cannot_be_are_refused(host):
     client, elf = host.client(), str(host.dir / "r5.elf")
     client.put("a", spec(host, boot={"firmware": elf}, remote_processors={"count": 1})).expect(501, "unsupported")
-    client.put("a", spec(host, boot={"firmware": elf})).expect(422, "invalid")
-    client.put("a", spec(host, remote_processors={"count": 1})).expect(422, "invalid")
-    client.put("a", spec(host, cpus={"count": 0})).expect(422, "invalid")
     assert client.containers() == []

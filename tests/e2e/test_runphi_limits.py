@@ -27,7 +27,7 @@ def test_annotations_say_what_the_cell_gets(runphi, client, annotations, cpus, m
 
 
 @pytest.mark.parametrize("annotation, value", [("org.runphi.cpus", "2"), ("org.runphi.cpus.count", "none"), ("org.runphi.memory", "3"),
-                                               ("org.runphi.links", "[]"), ("org.runphi.container.plc.cpus.count", "1")])
+                                               ("org.runphi.health", "{}"), ("org.runphi.container.plc.cpus.count", "1")])
 def test_a_wrong_annotation_is_refused_by_name_and_leaves_nothing(runphi, client, annotation, value):
     status, _, err = runphi("create", "-b", runphi.bundle("b", OPEN, {"annotations": {annotation: value}}), "one")
     assert status == 1 and annotation in err

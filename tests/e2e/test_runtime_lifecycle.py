@@ -31,9 +31,15 @@ def status(runphi, id="one"):  # noqa: F811
     return runphi.state(id)["status"]
 
 
+def keepers(phid):
+    return [p for p in phid.processes() if process_alive(p) and b"phid-keeper" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes()]
+
+
 def host(runphi, client):  # noqa: F811
-    """What must be as before where something failed: records, CPUs, memory, cells, markers, processes, files."""
+    """What must be as before where something failed: records, CPUs, memory, cells, markers, processes, files. A keeper whose container
+    is gone ends by itself, a moment later."""
     phid = runphi.phid
+    eventually(lambda: len(keepers(phid)) == sum(c["state"] != "stopped" for c in client.containers()), "an end of the keepers")
     return {**phid.leftovers(client), "markers": sorted(runphi.markers()),
             "processes": sorted(p for p in phid.processes() if process_alive(p)),
             "files": sorted(p for p in runphi.dir.rglob("*") if "markers" not in p.parts)}

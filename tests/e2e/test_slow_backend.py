@@ -50,9 +50,9 @@ def test_a_slow_action_delays_nobody_else(own_phid, verb):
         eventually(lambda: client.container("slow").json["operation"] == "kill", "the operation")
     else:
         eventually(lambda: (a := client.container("slow")).status == 200 and a.json["operation"] is not None, "the operation")
-    for path in ("/v1/health", "/v1/host", "/v1/allocations", "/v1/capacity", "/v1/containers", "/v1/containers/slow", "/v1/events",
-                 "/v1/containers/slow/console"):
+    for path in ("/v1/health", "/v1/host", "/v1/allocations", "/v1/capacity", "/v1/containers", "/v1/containers/slow", "/v1/events"):
         client.get(path).expect(200)
+    eventually(lambda: client.get("/v1/containers/slow/console").status == 200, "its log")  # made before the cell
     client.wait("slow", "stopped", timeout=0).expect(204)
     client.put("other", {}).expect(201)
     client.start("other").expect(200)

@@ -93,7 +93,7 @@ def objects(schema, path=()):
 OBJECTS = list(objects(SPEC["ContainerRequest"]))
 # What an object needs besides, so that only the member in question is wrong.
 NEEDS = {(): {"spec": {}}, ("oci",): {"id": "x", "root": "/r"}, ("spec", "memory", 0): {"size": 4096}}
-NEEDS.update({("spec", "boot", image): {"path": "/nowhere"} for image in ("kernel", "initrd", "inmate")})
+NEEDS.update({("spec", "boot", image): {"path": "/nowhere"} for image in ("kernel", "initrd", "dtb", "inmate", "firmware")})
 
 
 def body_with(path, members):

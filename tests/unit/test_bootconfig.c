@@ -56,7 +56,7 @@ static void our_format_is_strict(void **state)
 	refuse("{\"format\":\"phid-boot/1\",\"Memory\":[]}", PHI_UNKNOWN_MEMBER, "/Memory");
 	refuse("{\"format\":\"phid-boot/1\",\"vcpus\":1}", PHI_UNKNOWN_MEMBER, "/vcpus");
 	refuse("{\"format\":\"phid-boot/1\",\"health\":{}}", PHI_NOT_BUILT, "/health");
-	refuse("{\"format\":\"phid-boot/1\",\"boot\":{\"dtb\":\"/d\"}}", PHI_NOT_BUILT, "/boot/dtb");
+	refuse("{\"format\":\"phid-boot/1\",\"boot\":{\"dtb\":\"/d\"}}", PHI_INVALID, "/boot/dtb");
 	refuse("{\"format\":\"phid-boot/1\",\"cpus\":{\"count\":1,\"set\":\"0\"}}", PHI_INVALID, "/cpus");
 	refuse("{\"format\":\"phid-boot/1\",\"format\":\"phid-boot/1\"}", PHI_BAD_REQUEST, "");
 	refuse("{\"format\":\"phid-boot/1\"", PHI_BAD_REQUEST, "");
@@ -169,11 +169,11 @@ static void a_runphi_field_that_cannot_be_honoured_is_refused_by_name(void **sta
 {
 	static const char *const rows[][2] = {
 		{"accelerators", "[{\"core\":\"a\"}]"}, {"accelerators", "{\"core\":\"a\"}"},
-		{"bitstream", "\"/b\""},   {"region", "\"r0\""},	 {"region", "1"},	    {"rpu_req", "true"},
-		{"dtb", "\"/d\""},	   {"disk_type", "\"file\""},	 {"disk_type", "\"lvm\""},  {"disk_image", "\"/i\""},
+		{"bitstream", "\"/b\""},   {"region", "\"r0\""},	 {"region", "1"},
+		{"disk_type", "\"file\""},	 {"disk_type", "\"lvm\""},  {"disk_image", "\"/i\""},
 		{"disk_size", "512"},	   {"isolcpu", "true"},		 {"nohz_full", "true"},	    {"steer_irq", "[1]"},
-		{"irq_steering", "[1]"},   {"emulator_pinning", "[0]"},	 {"emulatorpin", "[0]"},    {"net", "true"},
-		{"net", "\"yes\""},	   {"net", "\"user\""},		 {"net", "\"slirp\""},	    {"net", "\"bridge\""},
+		{"irq_steering", "[1]"},   {"emulator_pinning", "[0]"},	 {"emulatorpin", "[0]"},
+		{"net", "\"user\""},		 {"net", "\"slirp\""},	    {"net", "\"bridge\""},
 		{"net", "\"bridge:br0\""}, {"net", "\"network:default\""}, {"net", "\"eth0\""},
 	};
 
@@ -189,7 +189,7 @@ static void a_runphi_field_that_cannot_be_honoured_is_refused_by_name(void **sta
 
 static void a_runphi_field_that_asks_for_nothing_is_accepted(void **state)
 {
-	static const char *const names[] = {"accelerators", "bitstream", "region",  "rpu_req",	"dtb",	     "disk_type",    "disk_image",
+	static const char *const names[] = {"accelerators", "bitstream", "region",  "rpu_req",	"disk_type",    "disk_image",
 					    "disk_size",    "isolcpu",	 "nohz_full", "steer_irq", "irq_steering", "emulator_pinning",
 					    "emulatorpin",  "net"};
 	static const char *const nothings[] = {"null", "\"\"", "0", "false", "[]"};
@@ -209,6 +209,39 @@ static void a_runphi_field_that_asks_for_nothing_is_accepted(void **state)
 
 		spec_free(&s);
 	}
+}
+
+static void what_jailhouse_gives_is_asked_for_as_runphi_does(void **state)
+{
+	static const char *const nets[] = {"true", "\"yes\"", "\"ivshmem\""};
+	struct spec s;
+
+	(void)state;
+	for (size_t i = 0; i < PHI_COUNT(nets); i++) {
+		char text[80];
+
+		snprintf(text, sizeof(text), "{\"inmate\":\"/z\",\"net\":%s}", nets[i]);
+		s = accept(text);
+		assert_int_equal(s.links.n, 1);
+		const struct spec_link *l = s.links.items;
+		assert_true(l->host && l->name == NULL && l->protocol == LINK_NETWORK);
+		spec_free(&s);
+	}
+	s = accept("{\"os_var\":\"linux\",\"kernel\":\"boot/Image\",\"dtb\":\"boot/cell.dtb\"}");
+	assert_string_equal(s.boot.dtb.path, "/boot/cell.dtb");
+	spec_free(&s);
+	s = accept("{\"os_var\":\"zephyr\",\"inmate\":\"/z\",\"dtb\":\"boot/cell.dtb\"}");
+	assert_null(s.boot.dtb.path);
+	spec_free(&s);
+	s = accept("{\"rpu_req\":true}");
+	assert_string_equal(s.boot.firmware.path, "/boot/boot.bin");
+	assert_true(s.boot.inmate.path == NULL && s.remote.has_count && s.remote.count == 1 && s.cpus.has_count && s.cpus.count == 0);
+	spec_free(&s);
+	s = accept("{\"rpu_req\":true,\"inmate\":\"/r5.elf\",\"vcpus\":2}");
+	assert_int_equal(s.remote.count, 2);
+	spec_free(&s);
+	refuse("{\"inmate\":\"/z\",\"rpu_req\":\"yes\"}", PHI_INVALID, "/rpu_req");
+	refuse("{\"kernel\":\"/k\",\"rpu_req\":true}", PHI_INVALID, "/rpu_req");
 }
 
 static void wrong_types_in_a_runphi_image_are_refused_at_their_field(void **state)
@@ -296,6 +329,7 @@ int main(void)
 		cmocka_unit_test(pins_that_do_not_cover_the_vcpus_are_refused_or_the_number_is_kept),
 		cmocka_unit_test(a_runphi_field_that_cannot_be_honoured_is_refused_by_name),
 		cmocka_unit_test(a_runphi_field_that_asks_for_nothing_is_accepted),
+		cmocka_unit_test(what_jailhouse_gives_is_asked_for_as_runphi_does),
 		cmocka_unit_test(wrong_types_in_a_runphi_image_are_refused_at_their_field),
 		cmocka_unit_test(an_empty_path_of_a_runphi_image_is_the_default_and_a_root_is_no_file),
 		cmocka_unit_test(whatever_is_accepted_can_be_stored_and_read_again),

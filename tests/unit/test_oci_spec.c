@@ -116,7 +116,7 @@ static void an_annotation_that_nobody_knows_is_refused_by_its_name(void **state)
 	refuse(CONTAINERD ",\"org.runphi.container.other.cpu\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.other.cpu");
 	refuse(CONTAINERD ",\"org.runphi.container.plc\":\"2\"", PHI_UNKNOWN_MEMBER, "org.runphi.container.plc");
 	refuse("\"org.runphi.health\":\"{}\"", PHI_NOT_BUILT, "org.runphi.health");
-	refuse("\"org.runphi.boot.dtb\":\"/x\"", PHI_NOT_BUILT, "org.runphi.boot.dtb");
+	refuse("\"org.runphi.boot.args\":\"[]\"", PHI_NOT_BUILT, "org.runphi.boot.args");
 }
 
 static void a_wrong_value_is_refused_at_its_annotation(void **state)
