@@ -187,6 +187,31 @@ static int cmd_inspect(char **args, struct phi_error *e)
 	return r < 0 ? r : print_json(c);
 }
 
+/* Devices and remote processors, if there are any. */
+static void print_units(const struct json *list, const char *title)
+{
+	if (json_first(list) != NULL)
+		printf("\n%-28s %-12s %s\n", title, "STATE", "OWNER");
+	for (const struct json *u = json_first(list); u != NULL; u = json_next(u)) {
+		const char *owner = json_string(json_first(json_get(u, "owners")));
+
+		printf("%-28s %-12s %s\n", text_of(u, "name"), text_of(u, "state"), owner ? owner : "-");
+	}
+}
+
+static void print_links(const struct json *list)
+{
+	if (json_first(list) != NULL)
+		printf("\n%-20s %-4s %-18s %-10s %-8s %s\n", "LINK", "SLOT", "BASE", "BYTES", "PROTOCOL", "ENDS");
+	for (const struct json *l = json_first(list); l != NULL; l = json_next(l)) {
+		printf("%-20s %-4" PRId64 " %-18s %-10" PRId64 " %-8s", text_of(l, "name"), number_of(l, "slot"), text_of(l, "base"), number_of(l, "size"),
+		       text_of(l, "protocol"));
+		for (const struct json *end = json_first(json_get(l, "ends")); end != NULL; end = json_next(end))
+			printf(" %" PRId64 ":%s", number_of(end, "id"), text_of(end, "owner"));
+		printf("\n");
+	}
+}
+
 static int cmd_cpus(char **args, struct phi_error *e)
 {
 	_clean_json_ struct json *v = NULL;
@@ -204,6 +229,9 @@ static int cmd_cpus(char **args, struct phi_error *e)
 	for (const struct json *m = json_first(json_get(v, "memory")); m != NULL; m = json_next(m))
 		printf("%-12s %-18s %-14" PRId64 " %s\n", text_of(m, "pool"), text_of(m, "base"), number_of(m, "size"),
 		       text_of(m, "owner"));
+	print_units(json_get(v, "devices"), "DEVICE");
+	print_units(json_get(v, "remote_processors"), "REMOTE PROCESSOR");
+	print_links(json_get(v, "links"));
 	return 0;
 }
 
@@ -393,7 +421,7 @@ static const struct {
 } commands[] = {
 	{"ps", "", "the containers", 0, cmd_ps},
 	{"inspect", "ID", "all of a container, as JSON", 1, cmd_inspect},
-	{"cpus", "", "the allocation vector: who owns which CPU and memory", 0, cmd_cpus},
+	{"cpus", "", "the allocation vector: who owns which CPU, memory, device and link", 0, cmd_cpus},
 	{"logs", "[--follow] [--tail BYTES] ID", "what the guest wrote to its console", 1, cmd_logs},
 	{"attach", "[--detach-keys KEYS] [--tail BYTES] [--no-stdin] ID", "the console, in both directions", 1, cmd_attach},
 	{"events", "[--follow]", "what happened, oldest first", 0, cmd_events},

@@ -17,6 +17,7 @@
 #define PPI	      1
 #define LEVEL_HIGH    4
 #define EDGE_RISING   1
+#define TREE_DEPTH_MAX 64
 #define PCI_WINDOW    0x100000 /* bytes for the BARs of the virtual bus */
 
 /* The first error of libfdt; the calls after it do nothing. */
@@ -350,6 +351,104 @@ int jh_tree_make(const struct jh_tree_wish *w, void **ret, size_t *ret_size, str
 
 /* ---- the image's own ---- */
 
+static int malformed(size_t offset, const char *what, struct phi_error *e)
+{
+	return phi_error_set(e, PHI_PAYLOAD, EINVAL, "/spec/boot/dtb", "the device tree is not right at offset %zu: %s", offset, what);
+}
+
+/* Does a text end before `end`? */
+static bool ends(const char *tree, size_t at, size_t end)
+{
+	return at < end && memchr(tree + at, '\0', end - at) != NULL;
+}
+
+static size_t pad4(size_t n)
+{
+	return (n + 3) & ~(size_t)3;
+}
+
+/* The structure block, token by token. Behind it libfdt may trust what it reads. */
+static int check_structure(const char *tree, size_t at, size_t size, size_t strings, size_t strings_end, struct phi_error *e)
+{
+	const size_t end = at + size;
+	bool nodes_began = false; /* in this node: its properties are over */
+	int depth = 0;
+
+	while (end - at >= 4) {
+		const size_t token = at;
+
+		at += 4;
+		switch (fdt32_ld((const fdt32_t *)(const void *)(tree + token))) {
+		case FDT_BEGIN_NODE:
+			if ((depth == 0 && token != end - size) || ++depth > TREE_DEPTH_MAX)
+				return malformed(token, "a second root, or more than 64 levels", e);
+			if (!ends(tree, at, end))
+				return malformed(at, "the node's name does not end", e);
+			at += pad4(strlen(tree + at) + 1);
+			nodes_began = false;
+			break;
+		case FDT_PROP: {
+			uint32_t length, name;
+
+			if (depth == 0 || nodes_began || end - at < 8)
+				return malformed(token, "a property where none can be", e);
+			length = fdt32_ld((const fdt32_t *)(const void *)(tree + at));
+			name = fdt32_ld((const fdt32_t *)(const void *)(tree + at + 4));
+			at += 8;
+			if (length > end - at || name >= strings_end - strings || !ends(tree, strings + name, strings_end))
+				return malformed(token, "the property's name or value is not within the tree", e);
+			at += pad4(length);
+			break;
+		}
+		case FDT_END_NODE:
+			if (--depth < 0)
+				return malformed(token, "an end of no node", e);
+			nodes_began = true;
+			break;
+		case FDT_NOP:
+			break;
+		case FDT_END:
+			return depth == 0 && at == end && size > 4 ? 0 : malformed(token, "the end is not at the end", e);
+		default:
+			return malformed(token, "no token", e);
+		}
+		if (at > end)
+			break;
+	}
+	return malformed(end, "the structure does not end", e);
+}
+
+/* libfdt 1.6.1 reads out of bounds, and through NULL, where a tree is malformed, in its own fdt_check_full too (found by tests/fuzz). */
+static int check_tree(const void *tree, size_t size, struct phi_error *e)
+{
+	size_t structure, structure_size, strings, strings_size, reserved;
+
+	if (size < FDT_V17_SIZE || fdt_magic(tree) != FDT_MAGIC)
+		return malformed(0, "it is no device tree", e);
+	structure = fdt_off_dt_struct(tree);
+	structure_size = fdt_size_dt_struct(tree);
+	strings = fdt_off_dt_strings(tree);
+	strings_size = fdt_size_dt_strings(tree);
+	reserved = fdt_off_mem_rsvmap(tree);
+	if (fdt_version(tree) != 17 || fdt_last_comp_version(tree) > 17)
+		return malformed(20, "its version is not 17", e);
+	if (fdt_totalsize(tree) > size || fdt_totalsize(tree) < FDT_V17_SIZE)
+		return malformed(4, "it is shorter than it says", e);
+	size = fdt_totalsize(tree);
+	if (structure % 4 != 0 || structure < FDT_V17_SIZE || structure > size || structure_size > size - structure || structure_size % 4 != 0)
+		return malformed(8, "the structure is not within it", e);
+	if (strings < structure + structure_size || strings > size || strings_size > size - strings)
+		return malformed(12, "the strings are not behind the structure", e);
+	for (bool last = false; !last; reserved += 16) {
+		const fdt64_t *r = (const fdt64_t *)(const void *)((const char *)tree + reserved);
+
+		if (reserved % 8 != 0 || reserved < FDT_V17_SIZE || reserved > structure || structure - reserved < 16)
+			return malformed(16, "the reserved memory is not before the structure", e);
+		last = fdt64_ld(r) == 0 && fdt64_ld(r + 1) == 0;
+	}
+	return check_structure(tree, structure, structure_size, strings, strings + strings_size, e);
+}
+
 /* A number of one or two cells; refused where it does not fit. */
 static int add_number(struct tree *t, uint64_t v, int cells)
 {
@@ -411,7 +510,7 @@ int jh_tree_edit(const struct jh_tree_wish *w, const void *tree, size_t size, vo
 		abort();
 	if (size > JH_LINUX_DTB_MAX / 2)
 		return phi_error_set(e, PHI_PAYLOAD, EFBIG, "/spec/boot/dtb", "the device tree has %zu bytes; at most %u are taken", size, JH_LINUX_DTB_MAX / 2);
-	r = said(fdt_check_full(tree, size), "/spec/boot/dtb", e);
+	r = check_tree(tree, size, e);
 	if (r < 0)
 		return r;
 	address_cells = fdt_address_cells(tree, 0);

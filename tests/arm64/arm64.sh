@@ -1,7 +1,7 @@
 #!/bin/bash
 # phid for arm64: built by Debian's cross compiler, its unit tests run by qemu-user, the whole booted on Debian's arm64 kernel in
 # QEMU, where inside.sh takes a container of the stand-in through its life. Needs what "setup-deps arm64" installs.
-# Prints "ok" and "FAIL" lines, and "N passed, N failed" last. PHID_ARM64_CACHE: where Debian's kernel and busybox are unpacked.
+# PHID_BUILD is a build for this machine with --enable-test-hooks. Prints "ok" and "FAIL" lines, and "N passed, N failed" last. PHID_ARM64_CACHE: where Debian's kernel and busybox are unpacked.
 # A build of its own, as users make it: qemu-user cannot run ASan.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -85,4 +85,14 @@ read -r p f <<<"$(sed -n 's/^\([0-9]\+\) passed, \([0-9]\+\) failed$/\1 \2/p' "$
 passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0}))
 check "inside came to its end" "$(grep -ac '^ok  ' "$dir/console")" "${p:-it did not}"
 [ "$failed" -eq 0 ] || tail -n 60 "$dir/console"
+
+# Linux in a cell: by a phid of this machine, whose build has the stand-in.
+mkdir -p "$dir/cell/bin" "$dir/cell/"{proc,sys,dev} && cd "$dir/cell" || exit 1
+install "$busybox/bin/busybox" bin/busybox
+install "$here/cell-init.sh" init
+find . | cpio --quiet -o -H newc -R 0:0 | gzip -1 >"$dir/cell.cpio"
+/usr/bin/python3 "$here/cell.py" "$(echo "$kernel"/boot/vmlinuz-*)" "$dir/cell.cpio" >"$dir/cell.log" 2>&1
+check "Linux in a cell" 0 "$?"
+cat "$dir/cell.log"
+passed=$((passed + $(grep -ac '^ok  ' "$dir/cell.log"))) failed=$((failed + $(grep -ac '^FAIL' "$dir/cell.log")))
 summary

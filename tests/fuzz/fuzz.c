@@ -4,11 +4,14 @@
 #include "cpuset.h"
 #include "error.h"
 #include "jailhouse/cell.h"
+#include "jailhouse/elf.h"
+#include "jailhouse/linux.h"
 #include "json.h"
 #include "oci.h"
 #include "platform.h"
 #include "spec.h"
 
+#include <libfdt.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,12 +266,58 @@ static void fuzz_system(const char *bytes, size_t n)
 	jh_system_free(&s);
 }
 
+/* As a kernel's payload and as an inmate of each architecture. */
+static void fuzz_elf(const char *bytes, size_t n)
+{
+	struct jh_linux layout;
+	struct phi_error e = {0};
+
+	for (int arch = 0; arch < JH_ARCHS; ++arch) {
+		struct jh_elf elf;
+		int r = jh_elf_read(bytes, n, (enum jh_arch)arch, &elf, &e);
+
+		if (r < 0) {
+			must_explain(r, &e);
+			continue;
+		}
+		must(elf.n > 0 && elf.entry >= elf.low && elf.entry < elf.high);
+		for (size_t i = 0; i < elf.n; ++i)
+			must(elf.segments[i].offset <= n && elf.segments[i].size <= n - elf.segments[i].offset && elf.segments[i].size <= elf.segments[i].memory &&
+			     (i == 0 || elf.segments[i - 1].address + elf.segments[i - 1].memory <= elf.segments[i].address));
+	}
+	if (n >= 64 && jh_linux_lay_out(0x40000000, 64 << 20, bytes, n, n, &layout, &e) == 0)
+		must(layout.dtb > layout.boot && layout.kernel > layout.dtb && layout.initrd >= layout.kernel + n && layout.end <= 0x44000000);
+}
+
+static void fuzz_dtb(const char *bytes, size_t n)
+{
+	struct cell cell = {.grant = {.n_memory = 1, .memory = {{.has_base = true, .base = 0x900000000, .size = 1 << 20}}}};
+	struct platform p = {0};
+	struct jh_linux layout = {.initrd = 0x900100000};
+	struct jh_tree_wish wish = {&cell, &p, NULL, &layout, 4096};
+	struct phi_error e = {0};
+	void *tree, *again = NULL;
+	size_t size;
+	int r;
+
+	cell.spec.boot.cmdline = (char[]){"quiet"};
+	r = jh_tree_edit(&wish, bytes, n, &tree, &size, &e);
+	if (r < 0)
+		must_explain(r, &e);
+	else
+		if (jh_tree_edit(&wish, tree, size, &again, &size, &e) < 0)
+			fprintf(stderr, "a tree of ours is refused: %s\n", e.detail), abort();
+	free(again);
+	free(tree);
+}
+
 static const struct target {
 	const char *name;
 	void (*run)(const char *, size_t);
 } targets[] = {
 	{"json", fuzz_json}, {"spec", fuzz_spec},     {"boot", fuzz_boot}, {"oci", fuzz_oci},		  {"platform", fuzz_platform},
 	{"cpuset", fuzz_cpuset}, {"cell", fuzz_cell}, {"cell-json", fuzz_cell_json}, {"system", fuzz_system},
+	{"elf", fuzz_elf}, {"dtb", fuzz_dtb},
 };
 
 static const struct target *chosen;

@@ -10,8 +10,8 @@ mkdir -p build-fuzz
 corpus=${FUZZ_CORPUS:-$PWD/build-fuzz/corpus}
 # Of hidden symbols none is missing; the configured header is not needed by these sources.
 clang -std=gnu17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -D_GNU_SOURCE -Iapi -Ibackends \
-  -Wno-unknown-warning-option tests/fuzz/fuzz.c api/{bootconfig,cpuset,error,field,id,json,oci,oci_spec,platform,spec}.c \
-  backends/jailhouse/{cell,cell_json,cell_tables,check}.c $(pkg-config --cflags --libs libcjson) -lm -o build-fuzz/fuzz || exit 1
+  -Wno-unknown-warning-option tests/fuzz/fuzz.c api/{bootconfig,cpuset,error,field,id,json,oci,oci_spec,platform,platform_check,spec}.c \
+  backends/jailhouse/{cell,cell_json,cell_tables,check,devicetree,elf,linux}.c $(pkg-config --cflags --libs libcjson) -l:libfdt.so.1 -lm -o build-fuzz/fuzz || exit 1
 
 # The words of our documents, as they stand in the sources.
 grep -ohE '"[A-Za-z][A-Za-z0-9_./-]{1,30}"' api/*.c backends/jailhouse/cell*.c | sort -u | sed 's/^"\(.*\)"$/"\\"\1\\""/' >build-fuzz/words
