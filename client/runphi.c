@@ -120,8 +120,10 @@ static int on_container(const struct invocation *v, struct phi_error *e)
 {
 	_clean_marker_ struct marker m = {0};
 
-	if (!container_is_managed(v, v->words[0], &m))
-		return forward(v, e);
+	int r = container_is_managed(v, v->words[0], &m, e);
+
+	if (r <= 0)
+		return r < 0 ? r : forward(v, e);
 	if (v->unknown != NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "", "runphi %s has no option %.100s; see runphi(8)", v->command, v->unknown);
 	for (size_t i = 0; i < PHI_COUNT(verbs); i++)

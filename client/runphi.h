@@ -50,6 +50,7 @@ struct marker {
 	char *cgroup;	       /* what we made for the keeper, or NULL */
 	char *hooks;	       /* JSON: `hooks` of the bundle at create, or NULL */
 };
+/* 0; -ENOENT; -EBADMSG of one that was cut off; -EPERM of one that is neither root's nor the caller's. */
 int marker_read(const struct invocation *v, const char *id, struct marker *ret);
 int marker_write(const struct invocation *v, const char *id, const struct marker *m, struct phi_error *e);
 void marker_remove(const struct invocation *v, const char *id);
@@ -66,8 +67,8 @@ char *forwarded_output(const struct invocation *v);
 int bundle_read(const char *bundle, struct oci_config *c, struct phi_error *e);
 /* Is the bundle of a create ours? 1 with *ret to be freed, 0, or negative. */
 int bundle_is_managed(const struct invocation *v, const char *bundle, struct oci_config *ret, struct phi_error *e);
-/* Is the container of a later command ours? Fills *m. */
-bool container_is_managed(const struct invocation *v, const char *id, struct marker *m);
+/* Is the container of a later command ours? 1 with *m filled, 0, or negative: it is another user's. */
+int container_is_managed(const struct invocation *v, const char *id, struct marker *m, struct phi_error *e);
 /* Is something of that id in the forwarded runtime's directory? */
 bool forwarded_has(const struct invocation *v, const char *id);
 

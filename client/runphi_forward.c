@@ -134,16 +134,20 @@ bool forwarded_has(const struct invocation *v, const char *id)
 	return access(path, F_OK) == 0;
 }
 
-bool container_is_managed(const struct invocation *v, const char *id, struct marker *m)
+int container_is_managed(const struct invocation *v, const char *id, struct marker *m, struct phi_error *e)
 {
 	int r;
 
 	*m = (struct marker){0};
 	if (strchr(id, '/') != NULL || id[0] == '.' || id[0] == '\0')
-		return false;
+		return 0;
 	r = marker_read(v, id, m);
 	if (r == 0 || r == -EBADMSG)
-		return true;
+		return 1;
+	if (r == -EPERM)
+		return phi_error_set(e, PHI_FORBIDDEN, EPERM, "",
+				     "container %s is another user's: its marker below %s is neither root's nor yours, and what it says would be run as you; "
+				     "call runphi as that user", id, v->state_dir);
 	return !forwarded_has(v, id) && phid_knows(v, id, m);
 }
 
