@@ -299,7 +299,7 @@ static int cmd_host(char **args, struct phi_error *e)
 /* Whether this host is fit: what each backend says of itself, and the readiness checks. Ends with 1 if anything is not. */
 static int cmd_doctor(char **args, struct phi_error *e)
 {
-	_clean_json_ struct json *host = NULL;
+	_clean_json_ struct json *host = NULL, *health = NULL;
 	bool fit = true, ok;
 	int r = ask("GET", "/v1/host", NULL, &host, e);
 
@@ -322,7 +322,14 @@ static int cmd_doctor(char **args, struct phi_error *e)
 		if (!ok)
 			printf("     %-22s -> %s\n", "", text_of(c, "remedy"));
 	}
-	return !fit;
+	r = ask("GET", "/v1/health", NULL, &health, e);
+	for (const struct json *id = r == 0 ? json_first(json_get(health, "quarantined")) : NULL; id != NULL; id = json_next(id)) {
+		fit = false;
+		printf("NO   quarantined: %s        its cell could not be seen to end; its units are held\n"
+		       "     %-22s -> phictl rm --force %s tries again; phictl release %s, if you know that nothing of it runs\n",
+		       json_string(id), "", json_string(id), json_string(id));
+	}
+	return r < 0 ? r : !fit;
 }
 
 static int cmd_rm(char **args, struct phi_error *e)
@@ -332,6 +339,15 @@ static int cmd_rm(char **args, struct phi_error *e)
 
 	snprintf(path, sizeof(path), "/v1/containers/%s%s", id, opt.force ? "?force=true" : "");
 	return r < 0 ? r : ask("DELETE", path, NULL, NULL, e);
+}
+
+static int cmd_release(char **args, struct phi_error *e)
+{
+	char id[PHI_ID_MAX + 1], path[PHI_ID_MAX + 48];
+	int r = resolve(args[0], id, e);
+
+	snprintf(path, sizeof(path), "/v1/containers/%s/release", id);
+	return r < 0 ? r : ask("POST", path, NULL, NULL, e);
 }
 
 static int cmd_events(char **args, struct phi_error *e)
@@ -429,6 +445,7 @@ static const struct {
 	{"cell", "show FILE | check [--root FILE] FILE... | write SPEC FILE", "Jailhouse cells as files", -1, cmd_cell},
 	{"doctor", "", "is this host fit: backends and readiness, with remedies", 0, cmd_doctor},
 	{"host", "enable | disable [--force]", "turn Jailhouse on and off", 1, cmd_host},
+	{"release", "ID", "your word that the cell of a quarantined container is gone: its units are free", 1, cmd_release},
 	{"rm", "[--force] ID", "delete a stopped container; with --force any, which is ended first", 1, cmd_rm},
 	{"stop", "[--timeout S] [--kill] ID", "power down, kill after the grace period, wait for the end", 1, cmd_stop},
 };

@@ -66,8 +66,7 @@ int call_replay(struct store *s, enum store_side side, struct call *c, int *ret_
 
 /* ---- the verbs ---- */
 
-/* The container that is meant, in the right incarnation. */
-static int find(struct call *c, struct store *s, enum store_side side, struct container *row, struct phi_error *e)
+int call_find(const struct call *c, struct store *s, enum store_side side, struct container *row, struct phi_error *e)
 {
 	int r = store_container_by_id(s, side, c->id, row, e);
 
@@ -91,7 +90,7 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 
 	if (r != 0)
 		return r < 0 ? r : 0;
-	r = find(c, s, STORE_WRITE, &row, e);
+	r = call_find(c, s, STORE_WRITE, &row, e);
 	if (r < 0)
 		return r;
 	c->row = row.row;
@@ -185,7 +184,7 @@ static int remove_record(struct store *s, void *ud, struct phi_error *e)
 
 	if (r != 0)
 		return r < 0 ? r : 0;
-	r = find(c, s, STORE_WRITE, &row, e);
+	r = call_find(c, s, STORE_WRITE, &row, e);
 	if (r == 0)
 		r = lifecycle_check(row.state, VERB_DELETE, c->id, e);
 	if (r == 0)
@@ -303,7 +302,7 @@ void call_verb(struct call *c)
 		call_reply(c, status, r < 0 ? &e : NULL);
 		return;
 	}
-	r = find(c, c->p->store, STORE_READ, &row, &e);
+	r = call_find(c, c->p->store, STORE_READ, &row, &e);
 	if (r == 0)
 		r = lifecycle_check(row.state, c->verb, c->id, &e);
 	if (r < 0) {

@@ -38,6 +38,12 @@ void call_reply(struct call *c, int status, const struct phi_error *e);
 /* An outcome on record for the call's key: 1 with *ret_status or *e; 0 if there is none. */
 int call_replay(struct store *s, enum store_side side, struct call *c, int *ret_status, struct phi_error *e);
 
+/* The container that is meant, in the right incarnation. *row must be zeroed. */
+int call_find(const struct call *c, struct store *s, enum store_side side, struct container *row, struct phi_error *e);
+
+/* release.c: gives up a container whose units are quarantined, or whose backend is not enabled. Takes the call over. */
+void call_release(struct call *c);
+
 /* claim.c. */
 /* Is the cell of that record kept, without a keeper? */
 bool claim_possible(struct phid *p, const struct container *old);

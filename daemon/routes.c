@@ -259,6 +259,7 @@ static const struct route {
 	{"POST", "/v1/containers/*/kill", ROLE_ADMIN, post_kill, Q("incarnation")},
 	{"POST", "/v1/containers/*/pause", ROLE_ADMIN, post_pause, Q("incarnation")},
 	{"POST", "/v1/containers/*/resume", ROLE_ADMIN, post_resume, Q("incarnation")},
+	{"POST", "/v1/containers/*/release", ROLE_ADMIN, post_release, Q("incarnation")},
 	{"GET", "/v1/containers/*/wait", ROLE_VIEW, get_wait, Q("for", "timeout", "incarnation")},
 	{"GET", "/v1/containers/*/stats", ROLE_VIEW, get_stats, Q("incarnation")},
 	{"GET", "/v1/containers/*/console", ROLE_VIEW, get_console, Q("tail", "follow", "incarnation")},

@@ -17,6 +17,7 @@ void delete_container(struct phid *p, struct request *r, const char *id);
 void post_start(struct phid *p, struct request *r, const char *id);
 void post_pause(struct phid *p, struct request *r, const char *id);
 void post_resume(struct phid *p, struct request *r, const char *id);
+void post_release(struct phid *p, struct request *r, const char *id);
 void post_kill(struct phid *p, struct request *r, const char *id);
 
 /* waits.c: what is answered when something happens. */

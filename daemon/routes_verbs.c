@@ -245,7 +245,7 @@ void put_container(struct phid *p, struct request *r, const char *id)
 	call_create(c, on_plan);
 }
 
-static void verb_without_body(struct phid *p, struct request *r, const char *id, enum container_verb verb)
+static void verb_without_body(struct phid *p, struct request *r, const char *id, enum container_verb verb, void (*go)(struct call *c))
 {
 	static const char *const none[] = {NULL};
 	_clean_json_ struct json *j = NULL;
@@ -259,22 +259,27 @@ static void verb_without_body(struct phid *p, struct request *r, const char *id,
 		return;
 	}
 	await(p, r, c);
-	call_verb(c);
+	go(c);
 }
 
 void post_start(struct phid *p, struct request *r, const char *id)
 {
-	verb_without_body(p, r, id, VERB_START);
+	verb_without_body(p, r, id, VERB_START, call_verb);
 }
 
 void post_pause(struct phid *p, struct request *r, const char *id)
 {
-	verb_without_body(p, r, id, VERB_PAUSE);
+	verb_without_body(p, r, id, VERB_PAUSE, call_verb);
 }
 
 void post_resume(struct phid *p, struct request *r, const char *id)
 {
-	verb_without_body(p, r, id, VERB_RESUME);
+	verb_without_body(p, r, id, VERB_RESUME, call_verb);
+}
+
+void post_release(struct phid *p, struct request *r, const char *id)
+{
+	verb_without_body(p, r, id, VERB_DELETE_FORCE, call_release);
 }
 
 void delete_container(struct phid *p, struct request *r, const char *id)
@@ -285,7 +290,7 @@ void delete_container(struct phid *p, struct request *r, const char *id)
 	if (query_bool(r, "force", &force, &e) < 0)
 		reply_problem(r, &e, NULL);
 	else
-		verb_without_body(p, r, id, force ? VERB_DELETE_FORCE : VERB_DELETE);
+		verb_without_body(p, r, id, force ? VERB_DELETE_FORCE : VERB_DELETE, call_verb);
 }
 
 /* The signals that mean something to a cell. */

@@ -90,6 +90,10 @@ int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g
 int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e);
 int store_grant_release(struct store *s, int64_t row, struct phi_error *e);
 int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e);
+/* How many of its CPUs, ranges and other units are quarantined. */
+int64_t store_grant_quarantined(struct store *s, int64_t row);
+/* The containers that have such, by id; every one of them has memory. */
+int store_quarantined(struct store *s, enum store_side side, void (*each)(void *ud, const char *id), void *ud, struct phi_error *e);
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e);
 int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
 			  struct phi_error *e);

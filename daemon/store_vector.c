@@ -191,6 +191,35 @@ int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e)
 	return r < 0 ? r : store_units_quarantine(s, row, e);
 }
 
+int64_t store_grant_quarantined(struct store *s, int64_t row)
+{
+	static const char sql[] = "SELECT sum(n) FROM (SELECT count(*) AS n FROM cpu_grants WHERE row = ?1 AND state = 'quarantined' UNION ALL "
+				  "SELECT count(*) FROM memory_grants WHERE row = ?1 AND state = 'quarantined' UNION ALL "
+				  "SELECT count(*) FROM device_grants WHERE row = ?1 AND state = 'quarantined' UNION ALL "
+				  "SELECT count(*) FROM remote_grants WHERE row = ?1 AND state = 'quarantined' UNION ALL "
+				  "SELECT count(*) FROM link_ends WHERE row = ?1 AND state = 'quarantined')";
+	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, NULL, sql, "i", row);
+	int64_t n = st != NULL && sql_step(st, NULL) > 0 ? sqlite3_column_int64(st, 0) : 0;
+
+	if (st != NULL)
+		sql_end(st);
+	return n;
+}
+
+int store_quarantined(struct store *s, enum store_side side, void (*each)(void *ud, const char *id), void *ud, struct phi_error *e)
+{
+	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT DISTINCT c.id FROM memory_grants g JOIN containers c USING (row) WHERE g.state = 'quarantined' "
+						 "ORDER BY c.id", "");
+	int r;
+
+	if (st == NULL)
+		return -EIO;
+	while ((r = sql_step(st, e)) > 0)
+		each(ud, sql_text(st, 0));
+	sql_end(st);
+	return r;
+}
+
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e)
 {
 	return sql_run(s, e, "DELETE FROM observed_cells WHERE backend = ?", "t", backend);

@@ -127,6 +127,11 @@ char *view_problem(const struct phi_error *e, const struct alloc_refusal *r)
 	return json_print(j);
 }
 
+static void add_id(void *ud, const char *id)
+{
+	json_add_string(ud, NULL, id);
+}
+
 char *view_health(struct phid *p)
 {
 	_clean_json_ struct json *j = json_object();
@@ -136,6 +141,7 @@ char *view_health(struct phid *p)
 
 	json_add_string(j, "status", p->store_note != NULL ? "degraded" : "ok");
 	json_add_string(j, "note", p->store_note);
+	store_quarantined(p->store, STORE_READ, add_id, json_add_array(j, "quarantined"), NULL);
 	o = json_add_object(j, "loop");
 	json_add_integer(o, "longest_us", (int64_t)us);
 	json_add_string(o, "longest_callback", name);

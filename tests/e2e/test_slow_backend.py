@@ -1,8 +1,10 @@
 """A hypervisor that is slow, hangs, lies or refuses: the others do not notice, and nothing is lost."""
+import subprocess
 import time
 
 import pytest
 from conftest import Background, check_loop, eventually, finish
+from phidtest.daemon import build_dir
 
 MS = 5000
 VERBS = {"create": None, "start": "created", "pause": "running", "resume": "paused", "destroy": "running", "observe": "created",
@@ -193,6 +195,37 @@ def test_a_destroy_that_did_nothing_does_not_free_the_units(brief):
     brief.sim.clear()
     assert client.kill("a", "KILL").expect(200).json["state"] == "stopped"
     assert client.get("/v1/capacity").json["cpus"]["free"] == 16
+
+
+def test_the_operator_releases_what_phid_cannot_see_gone(brief):
+    client = brief.client()
+    bring(client, "a", "running")
+    client.post("a", "release").expect(409, "wrong-state")
+    brief.sim.fault("destroy", "lie")
+    client.kill("a", "KILL").expect(504, "deadline")
+    assert client.get("/v1/health").expect(200).json["quarantined"] == ["a"]
+    doctor = phictl(brief, "doctor")
+    assert doctor.returncode == 1 and "quarantined: a" in doctor.stdout and "phictl release" in doctor.stdout
+    assert phictl(brief, "release", "a").returncode == 0
+    client.container("a").expect(404)
+    assert client.get("/v1/capacity").json["cpus"]["free"] == 16 and client.get("/v1/health").json["quarantined"] == []
+    assert client.all_events()[-1]["type"] == "container.released"
+    client.post("a", "release").expect(404)
+    client.close()
+    brief.stop()
+    brief.start()  # the cell is there all the same: now nobody's, and its CPU is not granted
+    owners = [c["owner"] for c in client.get("/v1/allocations").json["cpus"] if c["state"] == "observed"]
+    assert owners == ["sim:phid-1"]
+    client.close()
+    brief.stop()
+    brief.sim.clear()
+    brief.sim.ctl("destroy phid-1")
+    brief.start()
+    assert client.get("/v1/capacity").json["cpus"]["free"] == 16
+
+
+def phictl(phid, *args):
+    return subprocess.run([str(build_dir() / "client/phictl"), "--host", f"unix:{phid.socket}", *args], capture_output=True, text=True, timeout=60)
 
 
 # ---- error ----
