@@ -1,5 +1,6 @@
 #!/bin/bash
-# protocol.pml under SPIN (Debian: spin): no CPU with two owners, no deadlock, every intent settled, and a mutant that must be found.
+# protocol.pml under SPIN (Debian: spin): no CPU with two owners, no deadlock, every intent settled, and a mutant that must be found. Then
+# history.py: model.sh [OPERATIONS] (3000; 1000000 in the long form). PHID_BUILD: a build with --enable-test-hooks.
 # Prints "ok" and "FAIL" lines with the number of states, and "N passed, N failed" last.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -22,5 +23,9 @@ verify "never a CPU with two owners" 0 "" "" "-a -N safe"
 verify "no deadlock, no failed assertion" 0 "" -DNOCLAIM ""
 verify "every intent is settled" 0 "" -DNFAIR=3 "-a -f -N settled"
 verify "a phid that releases before it observes is found" 1 -DMUTANT "" "-a -N safe"
+/usr/bin/python3 "$here/history.py" "${1:-3000}" >history.log 2>&1
+[ "$?" -eq 0 ] || failed=$((failed + 1))
+cat history.log
+passed=$((passed + $(grep -c '^ok  ' history.log)))
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
