@@ -118,7 +118,7 @@ def test_files_of_a_bundle_that_are_no_files_are_refused(phid, client):
             file.write_bytes(good)
 
 
-@pytest.mark.parametrize("member", ["accelerators", "bitstream", "net", "disk_image", "rpu_req", "isolcpu"])
+@pytest.mark.parametrize("member", ["accelerators", "bitstream", "net", "disk_image", "isolcpu"])
 def test_what_a_runphi_image_asks_for_and_cannot_get_is_named(phid, client, member):
     d = make_bundle(phid, "old-" + member, {"inmate": "boot/x", member: "something"})
     assert put(client, {"bundle": str(d)}).expect(501, "unsupported").pointers == ["/" + member]
