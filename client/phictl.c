@@ -315,11 +315,15 @@ static int cmd_doctor(char **args, struct phi_error *e)
 		printf("%-4s backend %-14s %s\n", ok ? "ok" : "NO", text_of(b, "name"), ok ? "" : text_of(b, "reason"));
 	}
 	for (const struct json *c = json_first(json_get(host, "checks")); c != NULL; c = json_next(c)) {
+		bool known = true;
+
 		ok = false;
 		json_is_bool(json_get(c, "ok"), &ok);
+		json_is_bool(json_get(c, "known"), &known);
 		fit = fit && ok;
-		printf("%-4s %-22s %s\n", ok ? "ok" : "NO", text_of(c, "name"), text_of(c, "detail"));
-		if (!ok)
+		printf("%-4s %-22s %s\n", !known ? "?" : ok ? "ok" : strcmp(text_of(c, "severity"), "grave") == 0 ? "NO!" : "NO", text_of(c, "name"),
+		       text_of(c, "detail"));
+		if (!ok || !known)
 			printf("     %-22s -> %s\n", "", text_of(c, "remedy"));
 	}
 	r = ask("GET", "/v1/health", NULL, &health, e);

@@ -2,12 +2,12 @@
 #include "phictl.h"
 
 #include "clean.h"
+#include "iomem.h"
 #include "jailhouse/cell.h"
 #include "json.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -72,25 +72,29 @@ static int show(const char *path, const struct cell_options *o, struct phi_error
 
 /* ---- check ---- */
 
-/* The ranges of /proc/iomem's top level that say "System RAM". */
-static int read_iomem(const char *path, struct jh_memory ret[64], size_t *ret_n, struct phi_error *e)
+/* The top level's "System RAM". */
+static int read_iomem(const char *path, struct jh_memory **ret, size_t *ret_n, struct phi_error *e)
 {
-	_clean_fclose_ FILE *f = fopen(path, "re");
-	char line[256];
+	_clean_free_ char *text = NULL;
+	struct iomem map;
+	size_t n;
+	int r = read_file(path, 1u << 20, &text, &n, e);
 
-	if (f == NULL)
-		return phi_error_set(e, PHI_INVALID, errno, "--iomem", "%s: %s", path, strerror(errno));
-	while (fgets(line, sizeof(line), f) != NULL) {
-		uint64_t begin, end;
-
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " : System RAM", &begin, &end) != 2 || strstr(line, "System RAM") == NULL || line[0] == ' ')
-			continue;
-		if (end == 0) /* what the kernel shows to who may not know */
-			return phi_error_set(e, PHI_INVALID, EACCES, "--iomem", "%s hides its addresses: read it as root", path);
-		if (*ret_n == 64)
-			return phi_error_set(e, PHI_INVALID, EFBIG, "--iomem", "%s has more than 64 ranges", path);
-		ret[(*ret_n)++] = (struct jh_memory){.phys = begin, .size = end - begin + 1};
+	if (r < 0)
+		return r;
+	text[n] = '\0'; /* there is room for one byte more */
+	r = iomem_parse(text, &map, e);
+	if (r < 0) {
+		phi_error_wrap(e, "%s", path);
+		return r;
 	}
+	*ret = calloc(map.n + 1, sizeof(**ret));
+	if (*ret == NULL)
+		abort();
+	for (size_t i = 0; i < map.n; i++)
+		if (map.ranges[i].depth == 0 && strcmp(map.ranges[i].name, "System RAM") == 0)
+			(*ret)[(*ret_n)++] = (struct jh_memory){.phys = map.ranges[i].base, .size = map.ranges[i].end - map.ranges[i].base + 1};
+	iomem_free(&map);
 	return 0;
 }
 
@@ -135,10 +139,10 @@ static int read_system(const struct cell_options *o, int flavour, struct jh_syst
 static int check(char **paths, const struct cell_options *o, struct phi_error *e)
 {
 	static struct jh_cell cells[CELLS_MAX];
-	struct jh_memory ram[64];
+	_clean_free_ struct jh_memory *ram = NULL;
 	struct jh_system system = {0};
 	struct printing printing = {paths, o->json};
-	struct jh_check k = {.cells = cells, .w_xor_x = o->w_xor_x, .linux_ram = ram, .found = found, .ud = &printing};
+	struct jh_check k = {.cells = cells, .w_xor_x = o->w_xor_x, .found = found, .ud = &printing};
 	size_t n = 0;
 	int r = 0;
 
@@ -153,7 +157,8 @@ static int check(char **paths, const struct cell_options *o, struct phi_error *e
 	if (r == 0 && o->root != NULL)
 		k.system = &system;
 	if (r == 0 && o->iomem != NULL)
-		r = read_iomem(o->iomem, ram, &k.n_linux_ram, e);
+		r = read_iomem(o->iomem, &ram, &k.n_linux_ram, e);
+	k.linux_ram = ram;
 	if (r == 0 && jh_check(&k) > 0)
 		r = phi_code_exit(PHI_INVALID);
 	for (size_t i = 0; i < n; i++)

@@ -27,6 +27,7 @@ static const struct {
 	{"action-timeout-ms", "N", "how long a hypervisor may take for one action (15000)"},
 	{"vm-uid-base", "N", "root's guests run as users from N on (2000000000)"},
 	{"log-level", "L", "err, warning, info or debug (info)"},
+	{"host-root", "DIR", "read /proc and /sys of the machine beneath DIR"},
 	{"check-config", NULL, "read options and platform, say what is wrong, and end"},
 	{"version", NULL, "print the version"},
 	{"help", NULL, "print this"},
@@ -84,7 +85,8 @@ static int set_option(struct config *c, const char *name, const char *value, str
 		const char *name;
 		char **to;
 	} paths[] = {{"socket", &c->socket},	       {"state-dir", &c->state_dir}, {"runtime-dir", &c->runtime_dir},
-		     {"platform", &c->platform}, {"keeper", &c->keeper},       {"config", &c->file}};
+		     {"platform", &c->platform}, {"keeper", &c->keeper},       {"config", &c->file},
+		     {"host-root", &c->host_root}};
 
 	for (size_t i = 0; i < PHI_COUNT(paths); i++)
 		if (strcmp(name, paths[i].name) == 0) {
@@ -194,6 +196,7 @@ int config_read(struct config *c, int argc, char **argv, struct phi_error *e)
 	set_text(&c->runtime_dir, "/run/phid");
 	program_find("../client", "phid-keeper", keeper, sizeof(keeper));
 	set_text(&c->keeper, keeper);
+	set_text(&c->host_root, "");
 	for (int i = 1; i < argc; i++) { /* the file first, whatever the order of the words */
 		r = option_at(argv, &i, &name, &value, buf, e);
 		if (r < 0)
@@ -234,4 +237,5 @@ void config_free(struct config *c)
 	free(c->runtime_dir);
 	free(c->platform);
 	free(c->keeper);
+	free(c->host_root);
 }

@@ -2,52 +2,39 @@
  * sysfs-devices-system-cpu). Also where phid itself runs, and the host document of the API. */
 #include "phid.h"
 
+#include "checks.h"
 #include "clean.h"
 #include "error.h"
+#include "hostfiles.h"
 #include "json.h"
-#include "log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include "id.h"
 
-static ssize_t read_small(const char *path, char *buf, size_t size)
+static int64_t read_cpu_number(const char *root, int cpu, const char *file, int64_t absent)
 {
-	_clean_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd >= 0 ? read(fd, buf, size - 1) : -1;
+	char text[32];
 
-	buf[n > 0 ? n : 0] = '\0';
-	buf[strcspn(buf, "\n")] = '\0';
-	return n;
-}
-
-static int64_t read_cpu_number(int cpu, const char *file, int64_t absent)
-{
-	char path[128], text[32];
-
-	snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, file);
 	/* Where the firmware says nothing, the kernel shows -1, for clusters as an unsigned short. */
-	return read_small(path, text, sizeof(text)) > 0 && atoll(text) >= 0 && atoll(text) < 65535 ? atoll(text) : absent;
+	return host_line(root, text, sizeof(text), "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, file) && text[0] != '\0' && atoll(text) >= 0 &&
+			       atoll(text) < 65535
+		       ? atoll(text)
+		       : absent;
 }
 
-static int64_t cpu_node(int cpu)
+static int64_t cpu_node(const char *root, int cpu)
 {
-	for (int node = 0; node < 64; node++) {
-		char path[128];
-
-		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/node%d", cpu, node);
-		if (access(path, F_OK) == 0)
+	for (int node = 0; node < 64; node++)
+		if (host_exists(root, "/sys/devices/system/cpu/cpu%d/node%d", cpu, node))
 			return node;
-	}
 	return 0;
 }
 
-static void discover_topology(struct platform *p)
+static void discover_topology(struct platform *p, const char *root)
 {
 	struct platform_cpu *rows = calloc(cpuset_count(&p->cpus.ids) + 1, sizeof(*rows));
 	size_t n = 0;
@@ -56,32 +43,21 @@ static void discover_topology(struct platform *p)
 		abort();
 	for (int c = cpuset_next(&p->cpus.ids, 0); c >= 0; c = cpuset_next(&p->cpus.ids, (unsigned)c + 1))
 		rows[n++] = (struct platform_cpu){.id = c,
-						  .package = read_cpu_number(c, "physical_package_id", 0),
-						  .cluster = read_cpu_number(c, "cluster_id", 0),
-						  .core = read_cpu_number(c, "core_id", c),
-						  .node = cpu_node(c)};
+						  .package = read_cpu_number(root, c, "physical_package_id", 0),
+						  .cluster = read_cpu_number(root, c, "cluster_id", 0),
+						  .core = read_cpu_number(root, c, "core_id", c),
+						  .node = cpu_node(root, c)};
 	p->cpus.topology = (struct field_array){n, rows};
 }
 
-static uint64_t memory_total(void)
-{
-	char text[512];
-	const char *p;
-
-	read_small("/proc/meminfo", text, sizeof(text));
-	p = strstr(text, "MemTotal:");
-	return p != NULL ? strtoull(p + 9, NULL, 10) * 1024 : 0;
-}
-
-/* Three quarters of the memory by amount; the host keeps the rest. */
-static void discover_memory(struct platform *p)
+static void discover_pool(struct platform *p, const char *root)
 {
 	struct platform_pool *pool = calloc(1, sizeof(*pool));
 
 	if (pool == NULL || (pool->name = strdup("host")) == NULL)
 		abort();
 	pool->kind = POOL_HOST;
-	pool->size = memory_total() / 4 * 3 & ~(uint64_t)0x1fffff;
+	pool->size = host_pool_size(root);
 	p->memory = (struct field_array){1, pool};
 }
 
@@ -106,15 +82,16 @@ static int read_platform(struct platform *p, const char *file, bool must, struct
 	return r;
 }
 
-int host_discover(struct platform *p, const char *file, struct phi_error *e)
+int host_discover(struct platform *p, const struct config *c, struct phi_error *e)
 {
-	char online[4096];
-	int r = read_platform(p, file ? file : "/etc/phid/platform.json", file != NULL, e);
+	const char *root = c->host_root;
+	char online[CPUSET_TEXT_MAX];
+	int r = read_platform(p, c->platform ? c->platform : "/etc/phid/platform.json", c->platform != NULL, e);
 
 	if (r < 0)
 		return r;
 	if (!p->cpus.has_ids) {
-		read_small("/sys/devices/system/cpu/online", online, sizeof(online));
+		host_line(root, online, sizeof(online), "/sys/devices/system/cpu/online");
 		r = cpuset_parse(online, "/cpus/ids", &p->cpus.ids, e);
 		if (r < 0)
 			return r;
@@ -126,15 +103,15 @@ int host_discover(struct platform *p, const char *file, struct phi_error *e)
 		p->cpus.has_host = true;
 	}
 	if (p->cpus.topology.n == 0)
-		discover_topology(p);
+		discover_topology(p, root);
 	if (p->memory.n == 0)
-		discover_memory(p);
+		discover_pool(p, root);
 	return platform_check(p, e);
 }
 
 void host_boot_id(char ret[PHI_UUID_LEN + 1])
 {
-	read_small("/proc/sys/kernel/random/boot_id", ret, PHI_UUID_LEN + 1);
+	host_line("", ret, PHI_UUID_LEN + 1, "/proc/sys/kernel/random/boot_id");
 }
 
 void host_uuid(char ret[PHI_UUID_LEN + 1])
@@ -166,44 +143,7 @@ void host_stay(const struct platform *p, struct cpuset *ret)
 
 /* ---- the host document ---- */
 
-static void add_check(struct json *list, const char *name, bool ok, const char *detail, const char *remedy)
-{
-	struct json *o = json_object();
-
-	json_add_string(o, "name", name);
-	json_add_bool(o, "ok", ok);
-	json_add_string(o, "detail", detail);
-	json_add_string(o, "remedy", ok ? NULL : remedy);
-	json_add(list, NULL, o);
-}
-
-static void add_checks(const struct phid *p, struct json *j)
-{
-	struct json *list = json_add_array(j, "checks");
-	char text[256], features[4096];
-	bool isolated, budgets, unqueued;
-
-	isolated = read_small("/sys/devices/system/cpu/isolated", text, sizeof(text)) > 1 && text[0] != '\0';
-	add_check(list, "isolated-cpus", isolated, isolated ? text : "no CPU is isolated from the host's tasks",
-		  "boot with isolcpus= (or nohz_full=) for the CPUs that cells get");
-	read_small("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", text, sizeof(text));
-	add_check(list, "cpu-governor", text[0] == '\0' || strcmp(text, "performance") == 0, text[0] ? text : "no frequency scaling",
-		  "set the governor to performance");
-	/* With it a task of a cgroup without a budget cannot be real-time at all (sched-rt-group.rst). */
-	budgets = access("/sys/fs/cgroup/cpu/cpu.rt_runtime_us", F_OK) == 0;
-	add_check(list, "rt-group-sched", !budgets,
-		  budgets ? "CONFIG_RT_GROUP_SCHED: real-time tasks in cgroups without a budget fail" : "real-time tasks need no budget of their cgroup",
-		  "a kernel without CONFIG_RT_GROUP_SCHED, or a budget (cpu.rt_runtime_us) for each cgroup");
-	if (!p->platform.jailhouse.present)
-		return;
-	/* Jailhouse takes two software interrupts of a GICv2 with the same number for one: a lost one stalls Linux. */
-	unqueued = read_small("/sys/kernel/debug/sched/features", features, sizeof(features)) > 0 && strstr(features, "NO_TTWU_QUEUE") != NULL;
-	add_check(list, "jailhouse-gicv2", !p->platform.interrupts.present || p->platform.interrupts.controller != 0 || unqueued,
-		  unqueued ? "the scheduler does not queue wake-ups" : "a GICv2 under Jailhouse may lose interrupts between CPUs of Linux",
-		  "echo NO_TTWU_QUEUE >/sys/kernel/debug/sched/features at each boot, or a kernel with PREEMPT_RT");
-}
-
-struct json *host_to_json(const struct phid *p)
+struct json *host_to_json(const struct phid *p, const struct check_facts *facts)
 {
 	struct json *j = json_object(), *list, *o;
 	const struct platform_cpu *rows = p->platform.cpus.topology.items;
@@ -239,6 +179,6 @@ struct json *host_to_json(const struct phid *p)
 		b->describe(o);
 		json_add(list, NULL, o);
 	}
-	add_checks(p, j);
+	checks_judge(&p->platform, facts, json_add_array(j, "checks"));
 	return j;
 }

@@ -202,7 +202,7 @@ static int run(struct phid *p, struct phi_error *e)
 {
 	struct rlimit files;
 	sigset_t blocked;
-	int r = host_discover(&p->platform, p->config.platform, e);
+	int r = host_discover(&p->platform, &p->config, e);
 
 	if (r == 0 && access(p->config.keeper, X_OK) < 0)
 		r = phi_error_set(e, PHI_INVALID, errno, "/keeper", "the keeper's program %s: %s", p->config.keeper, strerror(errno));

@@ -10,13 +10,14 @@
 #include <stdbool.h>
 
 struct batch;
+struct check_facts;
 struct http;
 struct jobs;
 struct keepers;
 struct loop;
 
 struct config {
-	char *file, *socket, *state_dir, *runtime_dir, *platform, *keeper;
+	char *file, *socket, *state_dir, *runtime_dir, *platform, *keeper, *host_root;
 	const char *backends[8]; /* names, in order of preference */
 	size_t n_backends;
 	int log_level; /* syslog's */
@@ -51,12 +52,12 @@ int config_read(struct config *c, int argc, char **argv, struct phi_error *e);
 void config_free(struct config *c);
 
 /* host.c: what the running machine has. */
-int host_discover(struct platform *p, const char *file, struct phi_error *e);
+int host_discover(struct platform *p, const struct config *c, struct phi_error *e);
 void host_boot_id(char ret[PHI_UUID_LEN + 1]);
 void host_uuid(char ret[PHI_UUID_LEN + 1]);
 /* phid itself moves to the host's CPUs; *ret is where emulators run. */
 void host_stay(const struct platform *p, struct cpuset *ret);
-struct json *host_to_json(const struct phid *p);
+struct json *host_to_json(const struct phid *p, const struct check_facts *facts);
 
 /* cells.c: handles of living cells, and their directories. */
 struct cell *cell_new(struct phid *p, const struct container *c, struct phi_error *e);

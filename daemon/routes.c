@@ -2,10 +2,12 @@
  * those that wait, view.c the words of the answers. */
 #include "routes.h"
 
+#include "checks.h"
 #include "clean.h"
 #include "error.h"
 #include "http.h"
 #include "id.h"
+#include "jobs.h"
 #include "json.h"
 #include "view.h"
 
@@ -89,10 +91,39 @@ static void get_openapi(struct phid *p, struct request *r, const char *id)
 	reply_json(r, 200, strndup(openapi_json, (size_t)(openapi_json_end - openapi_json)));
 }
 
+/* The host's files may block. */
+struct host_call {
+	struct phid *p;
+	struct request *r;
+	struct check_facts facts;
+};
+
+static void host_run(void *ud)
+{
+	struct host_call *c = ud;
+
+	checks_gather(&c->p->platform, c->p->config.host_root, &c->facts);
+}
+
+static void host_done(void *ud)
+{
+	struct host_call *c = ud;
+
+	reply_json(c->r, 200, view_host(c->p, &c->facts));
+	checks_free(&c->facts);
+	free(c);
+}
+
 static void get_host(struct phid *p, struct request *r, const char *id)
 {
+	struct host_call *c = calloc(1, sizeof(*c));
+
 	(void)id;
-	reply_json(r, 200, view_host(p));
+	if (c == NULL)
+		abort();
+	c->p = p;
+	c->r = r;
+	jobs_submit(p->jobs, host_run, host_done, c);
 }
 
 static void get_allocations(struct phid *p, struct request *r, const char *id)

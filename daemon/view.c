@@ -150,9 +150,9 @@ char *view_health(struct phid *p)
 	return json_print(j);
 }
 
-char *view_host(struct phid *p)
+char *view_host(struct phid *p, const struct check_facts *facts)
 {
-	_clean_json_ struct json *j = host_to_json(p);
+	_clean_json_ struct json *j = host_to_json(p, facts);
 
 	return json_print(j);
 }

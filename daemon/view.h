@@ -15,5 +15,5 @@ char *view_links(struct phid *p, const char *name, struct phi_error *e);
 void view_grant(const struct platform *p, const struct alloc_grant *g, struct json *to);
 char *view_capacity(struct phid *p, struct phi_error *e);
 char *view_health(struct phid *p);
-char *view_host(struct phid *p);
+char *view_host(struct phid *p, const struct check_facts *facts);
 char *view_event(const struct event *ev);

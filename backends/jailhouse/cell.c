@@ -310,7 +310,9 @@ int jh_system_read(const void *data, size_t n, enum jh_flavour flavour, struct j
 	s->root.arch = bytes[5];
 	s->flags = (uint32_t)get_number(bytes + 8, 4);
 	read_members(bytes + 0xc, jh_lists[JH_MEMORY].members, memory, &s->hypervisor);
-	p = bytes + 0xc + memory + 32; /* behind the debug console */
+	p = bytes + 0xc + memory; /* the debug console; layout as that of a cell's */
+	s->console = (struct jh_console){.address = get_number(p, 8), .size = (uint32_t)get_number(p + 8, 4), .type = (uint16_t)get_number(p + 12, 2)};
+	p += 32;
 	s->mmconfig_base = get_number(p, 8);
 	s->mmconfig_end_bus = p[8];
 	s->pci_domain = (uint16_t)get_number(p + 10, 2);

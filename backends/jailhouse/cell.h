@@ -138,7 +138,7 @@ struct jh_iommu {
 struct jh_system {
 	uint32_t flags;
 	struct jh_memory hypervisor;
-	struct jh_console console;
+	struct jh_console console; /* where the hypervisor prints: address, size and type */
 	uint64_t mmconfig_base;
 	uint8_t mmconfig_end_bus;
 	uint16_t pci_domain;

@@ -20,6 +20,28 @@ ARM64 = 2
 RING = 2048
 
 
+def root_cell(cpus=(), memory=(), pci=(), hypervisor=(0, 0), console=0, gic=(3, 0x8000000), arch=ARM64, name=b"root"):
+    """A system configuration of upstream-14. memory: (phys, size, flags); pci: bytes of a device's entry."""
+    system, root = bytearray(0x164), bytearray(132)
+    system[:8] = struct.pack("<5sBH", b"JHSYS", arch, 14)
+    struct.pack_into("<QQQQ", system, 0xc, hypervisor[0], 0, hypervisor[1], 3)
+    struct.pack_into("<Q", system, 0x2c, console)
+    struct.pack_into("<BBHQ", system, 0x138, 25, gic[0], 0, gic[1])
+    root[8:8 + len(name)] = name
+    struct.pack_into("<IIIIII", root, 0x30, 8, len(memory), 0, 0, 0, len(pci))
+    mask = sum(1 << c for c in cpus).to_bytes(8, "little")
+    return bytes(system + root) + mask + b"".join(struct.pack("<QQQQ", phys, phys, size, flags) for phys, size, flags in memory) + b"".join(pci)
+
+
+def ivshmem(slot, first, peers=2, number=0, protocol=0, domain=0):
+    """The entry of a link's end: its sections are memory[first:]."""
+    entry = bytearray(56)
+    entry[0] = 3
+    struct.pack_into("<HH", entry, 2, domain, slot << 3)
+    struct.pack_into("<IBBH", entry, 0x30, first, number, peers, protocol)
+    return bytes(entry)
+
+
 def bits(mask):
     return [i for i in range(mask.bit_length()) if mask >> i & 1]
 
