@@ -499,6 +499,15 @@ char *json_print(const struct json *j)
 	return text;
 }
 
+char *json_print_lines(const struct json *j)
+{
+	char *text = cJSON_Print(c(j));
+
+	if (text == NULL)
+		abort();
+	return text;
+}
+
 void json_remove(struct json *object, const char *name)
 {
 	cJSON_DeleteItemFromObjectCaseSensitive(c(object), name);

@@ -58,3 +58,5 @@ struct json *json_add_array(struct json *to, const char *name);
 /* The document without spaces; the caller frees it. Numbers that were read keep 15 digits; those that json_add_integer
  * wrote, all. */
 char *json_print(const struct json *j);
+/* The same for people, a member a line. */
+char *json_print_lines(const struct json *j);

@@ -28,6 +28,8 @@ static const struct {
 	{"vm-uid-base", "N", "root's guests run as users from N on (2000000000)"},
 	{"log-level", "L", "err, warning, info or debug (info)"},
 	{"host-root", "DIR", "read /proc and /sys of the machine beneath DIR"},
+	{"root-cell", "FILE", "for --discover: Jailhouse's system configuration"},
+	{"discover", NULL, "write a first platform file for this machine on standard output, and end"},
 	{"check-config", NULL, "read options and platform, say what is wrong, and end"},
 	{"version", NULL, "print the version"},
 	{"help", NULL, "print this"},
@@ -86,7 +88,7 @@ static int set_option(struct config *c, const char *name, const char *value, str
 		char **to;
 	} paths[] = {{"socket", &c->socket},	       {"state-dir", &c->state_dir}, {"runtime-dir", &c->runtime_dir},
 		     {"platform", &c->platform}, {"keeper", &c->keeper},       {"config", &c->file},
-		     {"host-root", &c->host_root}};
+		     {"host-root", &c->host_root},	{"root-cell", &c->root_cell}};
 
 	for (size_t i = 0; i < PHI_COUNT(paths); i++)
 		if (strcmp(name, paths[i].name) == 0) {
@@ -221,6 +223,8 @@ int config_read(struct config *c, int argc, char **argv, struct phi_error *e)
 		r = option_at(argv, &i, &name, &value, buf, e);
 		if (r == 0 && strcmp(name, "check-config") == 0)
 			c->check_only = true;
+		else if (r == 0 && strcmp(name, "discover") == 0)
+			c->discover = true;
 		else if (r == 0)
 			r = set_option(c, name, value, e);
 	}
@@ -238,4 +242,5 @@ void config_free(struct config *c)
 	free(c->platform);
 	free(c->keeper);
 	free(c->host_root);
+	free(c->root_cell);
 }

@@ -4,6 +4,7 @@
 #include "batch.h"
 #include "clean.h"
 #include "container.h"
+#include "discover.h"
 #include "error.h"
 #include "http.h"
 #include "jobs.h"
@@ -198,12 +199,25 @@ static int serve(struct phid *p, struct phi_error *e)
 	return r;
 }
 
+static int print_discovered(const struct config *c, struct phi_error *e)
+{
+	_clean_free_ char *text = NULL;
+	int r = discover(c->host_root, c->root_cell, &text, e);
+
+	if (r == 0 && (puts(text) < 0 || fflush(stdout) != 0))
+		r = phi_error_set(e, PHI_INTERNAL, errno, "", "standard output cannot be written: %s", strerror(errno));
+	return r;
+}
+
 static int run(struct phid *p, struct phi_error *e)
 {
 	struct rlimit files;
 	sigset_t blocked;
-	int r = host_discover(&p->platform, &p->config, e);
+	int r;
 
+	if (p->config.discover)
+		return print_discovered(&p->config, e);
+	r = host_discover(&p->platform, &p->config, e);
 	if (r == 0 && access(p->config.keeper, X_OK) < 0)
 		r = phi_error_set(e, PHI_INVALID, errno, "/keeper", "the keeper's program %s: %s", p->config.keeper, strerror(errno));
 	if (r < 0 || p->config.check_only)
@@ -255,7 +269,7 @@ int main(int argc, char **argv)
 	jobs_stop(p.jobs);
 	if (r < 0)
 		log_error(NULL, "%s", e.detail[0] ? e.detail : strerror(-r));
-	if (r == 0 && p.config.check_only)
+	if (r == 0 && p.config.check_only && !p.config.discover)
 		printf("the configuration is good\n");
 	return r < 0 ? phi_code_exit(e.code) ? phi_code_exit(e.code) : 1 : 0;
 }

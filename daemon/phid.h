@@ -17,13 +17,13 @@ struct keepers;
 struct loop;
 
 struct config {
-	char *file, *socket, *state_dir, *runtime_dir, *platform, *keeper, *host_root;
+	char *file, *socket, *state_dir, *runtime_dir, *platform, *keeper, *host_root, *root_cell;
 	const char *backends[8]; /* names, in order of preference */
 	size_t n_backends;
 	int log_level; /* syslog's */
 	int64_t action_timeout_ms;
 	int64_t vm_uid_base;
-	bool check_only;
+	bool check_only, discover;
 };
 
 struct phid {

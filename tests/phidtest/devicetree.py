@@ -35,6 +35,7 @@ class Machine:
         self.file("/proc/meminfo", f"MemTotal:       {memory_kib} kB\nMemFree: 1 kB\n")
         self.file("/proc/sys/kernel/arch", arch + "\n")
         self.file("/sys/devices/system/cpu/online", online + "\n")
+        self.file("/sys/devices/system/cpu/present", "0-3\n")
         self.file("/sys/devices/system/cpu/isolated", isolated + "\n")
         for path, text in dict(files).items():
             self.file(path, text)
