@@ -1,7 +1,8 @@
 #!/bin/bash
 # phid for arm64: built by Debian's cross compiler, its unit tests run by qemu-user, the whole booted on Debian's arm64 kernel in
-# QEMU, where inside.sh takes a container of the stand-in through its life. Needs what "setup-deps arm64" installs.
-# PHID_BUILD is a build for this machine with --enable-test-hooks. Prints "ok" and "FAIL" lines, and "N passed, N failed" last. PHID_ARM64_CACHE: where Debian's kernel and busybox are unpacked.
+# QEMU, where inside.sh lets phid discover the machine and takes a container of the stand-in through its life. Needs what
+# "setup-deps arm64" installs. PHID_BUILD is a build for this machine with --enable-test-hooks.
+# Prints "ok" and "FAIL" lines, and "N passed, N failed" last. PHID_ARM64_CACHE: where Debian's kernel and busybox are unpacked.
 # A build of its own, as users make it: qemu-user cannot run ASan.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -72,13 +73,16 @@ busybox=$(unpack busybox-static) || give_up "no busybox"
 cd "$dir/root" && rm -rf usr/share usr/lib && mkdir -p bin dev proc sys run tmp var
 install "$busybox/bin/busybox" bin/busybox
 install "$here/inside.sh" init
+# What Linux leaves (mem= below) is for cells, but for the hypervisor's last 4 MiB.
+PYTHONPATH="$here/.." PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 -c 'import sys; from phidtest.jailhouse import root_cell
+sys.stdout.buffer.write(root_cell(range(2), hypervisor=(0x5fc00000, 4 << 20), gic=(2, 0x8000000)))' >root.cell
 for p in $programs; do # the libraries, as the dynamic linker finds them
   qemu-aarch64-static /lib/ld-linux-aarch64.so.1 --list "$dir/root/$p" 2>/dev/null | grep -oE '/[^ ]+' | grep -F .so
 done | sort -u | while read -r library; do install -D "$library" "$dir/root$library"; done
 find . | cpio --quiet -o -H newc -R 0:0 | gzip -1 >"$dir/initramfs"
 timeout 900 qemu-system-aarch64 -M virt -cpu cortex-a53 -smp 2 -m 512 -accel tcg,thread=multi -nodefaults -no-user-config -display none \
   -no-reboot -serial "file:$dir/console" -kernel "$kernel"/boot/vmlinuz-* -initrd "$dir/initramfs" \
-  -append "console=ttyAMA0 panic=-1 loglevel=1" </dev/null
+  -append "console=ttyAMA0 panic=-1 loglevel=1 mem=384M" </dev/null
 check "QEMU ends with the machine, within its time" 0 "$?"
 grep -aE '^(ok  |FAIL) ' "$dir/console"
 read -r p f <<<"$(sed -n 's/^\([0-9]\+\) passed, \([0-9]\+\) failed$/\1 \2/p' "$dir/console")"

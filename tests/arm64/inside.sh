@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# PID 1 of the machine that arm64.sh boots: phid with the stand-in, and a container through its life by runphi and phictl.
-# Says "ok" and "FAIL" lines and "N passed, N failed" on the console, then turns the machine off.
+# PID 1 of the machine that arm64.sh boots: what phid discovers there, then phid with the stand-in, and a container through its life by
+# runphi and phictl. Says "ok" and "FAIL" lines and "N passed, N failed" on the console, then turns the machine off.
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin:/usr/sbin HOME=/
 mount -t proc proc /proc
@@ -36,6 +36,22 @@ mkdir -p /etc/phid
 printf 'backend = qemu\nbackend = sim\n' >/etc/phid/phid.conf
 echo '{"format":"phid-platform/1","cpus":{"host":"0"}}' >/etc/phid/platform.json
 check "the machine" aarch64 "$(uname -m)"
+
+# What QEMU's virt machine has (hw/arm/virt.c), as the kernel shows it.
+phid --discover --root-cell /root.cell >/run/found.json
+check "discover" 0 "$?"
+found=$(tr -d ' \t\n' </run/found.json)
+has() { case $found in *"$1"*) echo yes ;; esac }
+check "it finds the board" yes "$(has '"board":"linux,dummy-virt"')"
+check "the CPUs of the root cell" yes "$(has '"cpus":{"ids":"0-1","host":"0",')"
+check "the interrupt controller" yes "$(has '"interrupts":{"controller":"gicv2","base":"0x8000000",')"
+check "the UART" yes "$(has '{"name":"pl011@9000000","kind":"uart","type":"pl011",')"
+check "its registers" yes "$(has '"mmio":[{"base":"0x9000000","size":"4K",')"
+check "its interrupt" yes "$(has '"irqs":[{"spi":1,')"
+check "that it is Linux's console" yes "$(has "Linux'sownconsole")"
+check "memory that neither Linux nor the hypervisor has" yes "$(has '"kind":"carveout","base":"0x58000000","size":"124M",')"
+check "Jailhouse's flavour" yes "$(has '"flavour":"upstream-14","architecture":"arm64","root_cell":"/root.cell",')"
+check "phid takes what it found" "the configuration is good" "$(phid --check-config --platform /run/found.json)"
 start_phid
 check "phid is ready" 1 "$(grep -c 'ready on /run/phid/phid.sock' /run/phid.log)"
 
