@@ -48,7 +48,8 @@ def images(directory, kernel, initramfs):
                              "host": {"handover": "absent"}}],
                 "backends": {"jailhouse": jh.platform(root_cell=str(directory / "root.cell"))}}
     try:
-        with Phid(backends=("jailhouse",), platform=platform) as phid:
+        # The sanitizers and whatever else this machine does take longer than a hypervisor does.
+        with Phid(backends=("jailhouse",), platform=platform, args=["--action-timeout-ms", "120000"]) as phid:
             spec = {"boot": {"kernel": kernel, "initrd": initramfs, "cmdline": "console=ttyAMA0 panic=-1 loglevel=1"}, "cpus": {"set": "0-1"},
                     "memory": [{"size": SIZE}], "devices": [{"name": "uart0"}]}
             phid.client().put("linux", spec).expect(201)
