@@ -133,8 +133,6 @@ static int write_start(struct store *s, void *ud, struct phi_error *e)
 	struct phid *p = ud;
 	int r = store_pools_write(s, &p->platform, e);
 
-	if (r == 0)
-		r = store_keys_prune(s, e);
 	return r < 0 ? r : store_event_insert(s, p->store_note ? "phid.started-degraded" : "phid.started", NULL, NULL, NULL, e);
 }
 

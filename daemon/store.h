@@ -119,13 +119,12 @@ struct idempotency {
 };
 /* -ENOENT if the key is new. */
 int store_key_get(struct store *s, enum store_side side, uid_t uid, const char *key, struct idempotency *ret, struct phi_error *e);
-/* Notes what the key is used for; nothing happens where it is noted already. */
+/* Notes what the key is used for; nothing happens where it is noted already. Forgets keys that are older than a day, and of more than
+ * 50,000 the oldest that have an outcome. */
 int store_key_insert(struct store *s, uid_t uid, const char *key, const char *request, const char *incarnation,
 		     struct phi_error *e);
 int store_key_outcome(struct store *s, int64_t uid, const char *key, int status, const char *problem,
 		      struct phi_error *e);
-/* Forgets keys that are older than a day. */
-int store_keys_prune(struct store *s, struct phi_error *e);
 
 /* RFC 3339 UTC with milliseconds. */
 void store_now(char ret[32]);

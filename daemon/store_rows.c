@@ -9,6 +9,8 @@
 #include <time.h>
 
 #define EVENTS_KEPT 20000
+#define KEYS_KEPT   50000
+#define KEYS_KEPT_S 86400
 #define COLUMNS                                                                                              \
 	"row, id, incarnation, generation, state, op, op_uid, op_key, backend, spec, payload, cell, exit, bundle, " \
 	"oci_id, oci_root, annotations, owner_uid, owner_gid, keeper_by, keeper_pid, keeper_start, boot_id, "     \
@@ -271,11 +273,21 @@ int store_key_get(struct store *s, enum store_side side, uid_t uid, const char *
 	return r < 0 ? r : r == 0 ? -ENOENT : 0;
 }
 
+/* Those of more than a day ago, and the oldest beyond KEYS_KEPT; one whose outcome is not known yet goes by its age alone. */
+static int prune_keys(struct store *s, struct phi_error *e)
+{
+	return sql_run(s, e,
+		       "DELETE FROM idempotency WHERE at < ? OR (rowid <= (SELECT max(rowid) FROM idempotency) - ? AND status IS NOT NULL)", "ii",
+		       (int64_t)time(NULL) - KEYS_KEPT_S, (int64_t)KEYS_KEPT);
+}
+
 int store_key_insert(struct store *s, uid_t uid, const char *key, const char *request, const char *incarnation,
 		     struct phi_error *e)
 {
-	return sql_run(s, e, "INSERT OR IGNORE INTO idempotency (uid, key, request, incarnation, at) VALUES (?,?,?,?,?)", "ittti",
-		       (int64_t)uid, key, request, incarnation, (int64_t)time(NULL));
+	int r = sql_run(s, e, "INSERT OR IGNORE INTO idempotency (uid, key, request, incarnation, at) VALUES (?,?,?,?,?)", "ittti",
+			(int64_t)uid, key, request, incarnation, (int64_t)time(NULL));
+
+	return r < 0 ? r : prune_keys(s, e);
 }
 
 int store_key_outcome(struct store *s, int64_t uid, const char *key, int status, const char *problem,
@@ -285,9 +297,4 @@ int store_key_outcome(struct store *s, int64_t uid, const char *key, int status,
 		return 0;
 	return sql_run(s, e, "UPDATE idempotency SET status = ?, problem = ? WHERE uid = ? AND key = ?", "itit",
 		       (int64_t)status, problem, uid, key);
-}
-
-int store_keys_prune(struct store *s, struct phi_error *e)
-{
-	return sql_run(s, e, "DELETE FROM idempotency WHERE at < ?", "i", (int64_t)time(NULL) - 86400);
 }

@@ -239,10 +239,36 @@ static void a_key_has_one_request_and_one_outcome_for_each_user(void **state)
 	with_sql(b, "UPDATE idempotency SET at = at - 86500 WHERE uid = 1000");
 	reopen(b);
 	begin(b);
-	assert_done(store_keys_prune(b->s, &e), e);
+	assert_done(store_key_insert(b->s, 1002, "k", "POST /d", NULL, &e), e);
 	commit(b);
 	assert_int_equal(store_key_get(b->s, STORE_READ, 1000, "k", &k, &e), -ENOENT);
 	assert_done(store_key_get(b->s, STORE_READ, 1001, "k", &k, &e), e);
+}
+
+static void of_many_keys_the_oldest_are_forgotten_but_not_those_under_way(void **state)
+{
+	enum { KEPT = 50000, MORE = 7, OPEN = 2 };
+	struct box *b = *state;
+	struct phi_error e;
+
+	reopen(b);
+	begin(b);
+	for (int i = 0; i < KEPT + MORE; i++) {
+		char key[20];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		assert_int_equal(store_key_insert(b->s, 1000, key, "PUT /a", NULL, NULL), 0);
+		if (i != OPEN)
+			assert_int_equal(store_key_outcome(b->s, 1000, key, 201, NULL, NULL), 0);
+	}
+	commit(b);
+	for (int i = 0; i < KEPT + MORE; i++) {
+		struct idempotency k = {0};
+		char key[20];
+
+		snprintf(key, sizeof(key), "k%d", i);
+		assert_int_equal(store_key_get(b->s, STORE_READ, 1000, key, &k, &e), i >= MORE || i == OPEN ? 0 : -ENOENT);
+	}
 }
 
 int main(void)
@@ -255,6 +281,7 @@ int main(void)
 		store_test(the_vector_is_who_owns_what_and_its_generation_counts_changes),
 		store_test(events_are_numbered_without_gaps_and_the_forgotten_are_named),
 		store_test(a_key_has_one_request_and_one_outcome_for_each_user),
+		store_test(of_many_keys_the_oldest_are_forgotten_but_not_those_under_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
