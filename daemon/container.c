@@ -115,18 +115,14 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 	return r;
 }
 
-static void withdraw_done(void *ud, const struct phi_error *e)
-{
-	(void)e;
-	free(ud);
-}
-
+/* The intent of a verb that was overtaken; the one that overtook it may have written its own by now. */
 static int withdraw(struct store *s, void *ud, struct phi_error *e)
 {
+	const struct call *c = ud;
 	_clean_container_ struct container row = {0};
-	int r = store_container_by_row(s, STORE_WRITE, *(int64_t *)ud, &row, e);
+	int r = store_container_by_row(s, STORE_WRITE, c->row, &row, e);
 
-	if (r < 0)
+	if (r < 0 || row.op != c->verb)
 		return r;
 	row.op = VERB_MAX;
 	row.op_uid = 0;
@@ -134,12 +130,19 @@ static int withdraw(struct store *s, void *ud, struct phi_error *e)
 	return store_container_update(s, &row, e);
 }
 
+static void withdrawn(void *ud, const struct phi_error *e)
+{
+	struct call *c = ud;
+
+	(void)e;
+	call_reply(c, 0, &c->bundle.error);
+}
+
 static void intended(void *ud, const struct phi_error *e)
 {
 	struct call *c = ud;
 	struct cell *cell = cell_of_row(c->p, c->row);
 	struct operation *op;
-	struct phi_error error;
 
 	if (e == NULL && c->claimed && cell != NULL)
 		cell->claimed = false;
@@ -154,17 +157,11 @@ static void intended(void *ud, const struct phi_error *e)
 	}
 	killpoint(lifecycle_verbs[c->verb], "reserved");
 	if (cell == NULL || cell->op != NULL) { /* the guest ended, or a kill came, while the intent was written */
-		int64_t *row = malloc(sizeof(*row));
-
-		if (row == NULL)
-			abort();
-		*row = c->row;
-		batch_submit(c->p->batch, withdraw, withdraw_done, row);
 		if (cell == NULL)
-			lifecycle_check(STATE_STOPPED, c->verb, c->id, &error);
+			lifecycle_check(STATE_STOPPED, c->verb, c->id, &c->bundle.error);
 		else
-			busy(c, lifecycle_verbs[cell->op->verb], &error);
-		call_reply(c, 0, &error);
+			busy(c, lifecycle_verbs[cell->op->verb], &c->bundle.error);
+		batch_submit(c->p->batch, withdraw, withdrawn, c);
 		return;
 	}
 	op = operation_new(c->p, cell, c->verb, PHI_TAKE(c->waiter));

@@ -1,6 +1,11 @@
 """Many clients at once: one owner a unit, always, and everything free in the end."""
 import collections
+import http.client
+import json
+import os
 import random
+import signal
+import socket
 import threading
 import time
 
@@ -130,6 +135,43 @@ def test_of_32_deletes_at_once_one_is_the_one(phid, client):
     statuses = collections.Counter(a.status for a in answers)
     assert statuses[204] >= 1 and set(statuses) <= {204, 404, 409}, statuses
     client.container("one").expect(404)
+
+
+def at_once(phid, *requests):
+    """Sends each (method, target, body) on a connection of its own, all of them before phid's loop turns; the connections."""
+    connections = [socket.socket(socket.AF_UNIX) for _ in requests]
+    for c in connections:
+        c.connect(str(phid.socket))
+        c.sendall(b"GET /v1 HTTP/1.1\r\nHost: phid\r\n\r\n")
+        answered(c)
+    os.kill(phid.process.pid, signal.SIGSTOP)
+    for c, (method, target, body) in zip(connections, requests):
+        c.sendall(f"{method} {target} HTTP/1.1\r\nHost: phid\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    os.kill(phid.process.pid, signal.SIGCONT)
+    return connections
+
+
+def answered(connection):
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, json.loads(answer.read() or "{}")
+
+
+@pytest.mark.parametrize("order", (1, -1))  # which of them is first in the turn is libmicrohttpd's to say
+def test_a_start_that_a_kill_overtakes_leaves_the_kills_intent_alone(phid, client, order):
+    """Both in one turn of the loop: the intent of the kill is what the record says until it is done, else a crash would forget it."""
+    client.put("one", {}).expect(201)
+    phid.sim.fault("destroy", "delay", ms=1000, count=1)
+    requests = [("POST", "/v1/containers/one/kill", '{"signal": "KILL"}'), ("POST", "/v1/containers/one/start", "")]
+    kill, start = at_once(phid, *requests[::order])[::order]
+    status, document = answered(start)
+    assert (status, document["code"]) == (409, "busy"), document
+    client.put("other", {}).expect(201)  # a transaction after all of the start's
+    assert phid.rows("SELECT state, op FROM containers WHERE id = 'one'") == [("created", "kill")]
+    assert answered(kill)[0] == 200
+    assert phid.rows("SELECT state, op FROM containers WHERE id = 'one'") == [("stopped", None)]
+    for c in (start, kill):
+        c.close()
 
 
 @pytest.mark.parametrize("ids", [6, 40], ids=["contended", "spread"])
