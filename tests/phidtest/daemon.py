@@ -18,7 +18,7 @@ from .openapi import ROOT
 
 PR_SET_CHILD_SUBREAPER = 36
 READY_S = 60  # a bound against hanging for ever, not a promise
-SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "runtime error:", "UndefinedBehaviorSanitizer", "SUMMARY:")
+SANITIZER_WORDS = ("AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "UndefinedBehaviorSanitizer", "SUMMARY:")
 
 # 16 CPUs to grant whose numbers are none of this machine's host CPUs, so that no test depends on the machine.
 PLATFORM = {
@@ -42,7 +42,8 @@ def build_dir():
 
 
 def has_sanitizers():
-    return b"__asan_init" in (build_dir() / "daemon" / "phid").read_bytes()
+    program = (build_dir() / "daemon" / "phid").read_bytes()
+    return b"__asan_init" in program or b"__tsan_init" in program
 
 
 def become_subreaper():
@@ -135,6 +136,7 @@ class Phid:
                     if k not in ("JOURNAL_STREAM", "INVOCATION_ID", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID")}
         self.env["PHIDTEST"] = str(self.dir)
         self.env["ASAN_OPTIONS"] = f"log_path={self.dir}/san:detect_leaks=1:handle_abort=1:detect_stack_use_after_return=1"
+        self.env["TSAN_OPTIONS"] = f"log_path={self.dir}/san:second_deadlock_stack=1"
         self.env["UBSAN_OPTIONS"] = f"log_path={self.dir}/san:print_stacktrace=1"
         self.env.update(env or {})
         self.process = None
