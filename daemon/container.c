@@ -226,6 +226,20 @@ static void on_escalation(void *ud)
 	operation_go(op);
 }
 
+static int nothing(struct store *s, void *ud, struct phi_error *e)
+{
+	(void)s;
+	(void)ud;
+	(void)e;
+	return 0;
+}
+
+static void on_next_batch(void *ud, const struct phi_error *e)
+{
+	(void)e; /* a disk that cannot be written stops no delete */
+	call_verb(ud);
+}
+
 /* kill, and delete by force: they act first and commit what they saw, so that stopping needs no writable disk. */
 static void destroy(struct call *c, const struct container *row)
 {
@@ -235,12 +249,19 @@ static void destroy(struct call *c, const struct container *row)
 	struct phi_error e;
 
 	if (cell == NULL) {
-		if (row->state == STATE_CREATING && backend_find(c->p, row->backend) != NULL)
-			busy(c, "create", &e); /* reserved in this very turn of the loop */
-		else
+		if (row->state == STATE_CREATING && backend_find(c->p, row->backend) != NULL) {
+			/* Reserved and durable, but the loop was not told yet: it is before the next batch is done. */
+			if (!c->again) {
+				c->again = true;
+				batch_submit(c->p->batch, nothing, on_next_batch, c);
+				return;
+			}
+			busy(c, "create", &e); /* of which nothing more will be heard; see taken_back */
+		} else {
 			phi_error_set(&e, PHI_UNSUPPORTED, 0, "/backend",
 				      "container %s runs on backend \"%s\", which is not enabled: phid cannot see its cell gone", c->id,
 				      row->backend);
+		}
 		call_reply(c, 0, &e);
 		return;
 	}

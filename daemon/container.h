@@ -23,6 +23,7 @@ struct call {
 	/* outcome */
 	struct waiter *waiter;
 	int status;
+	bool again; /* forced delete: has waited for a create's cell */
 	bool claimed; /* create: got a kept cell; start: of such a one, which runs already */
 	struct alloc_refusal refusal;
 	struct cell_image taken[CELL_IMAGES_MAX];

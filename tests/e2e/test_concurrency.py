@@ -137,6 +137,21 @@ def test_of_32_deletes_at_once_one_is_the_one(phid, client):
     client.container("one").expect(404)
 
 
+def test_a_forced_delete_is_never_busy(phid, client):
+    """Also while a create has been reserved and the loop does not know it yet: a client that clears up asks once."""
+    seen = collections.Counter()
+    with Client(str(phid.socket)) as other:
+        for n in range(40):
+            made = Background(lambda: other.put("one", {}))
+            while made.thread.is_alive():
+                answer = client.delete("one", force=True)
+                assert answer.status in (204, 404), answer
+                seen[answer.status] += 1
+            assert made.result().status in (201, 409)
+            client.delete("one", force=True)
+    assert seen[204] > 0 and seen[404] > 0, seen
+
+
 def at_once(phid, *requests):
     """Sends each (method, target, body) on a connection of its own, all of them before phid's loop turns; the connections."""
     connections = [socket.socket(socket.AF_UNIX) for _ in requests]

@@ -20,7 +20,7 @@ def refusal_holds(op, s, meets):
     if op.status == 404:
         return s.state == "absent" if op.verb != "put" else "removed" in meets
     if op.code == "busy":
-        return "worked" in meets
+        return "worked" in meets and op.verb != "force"
     if op.code == "no-resources":
         return s.state == "absent"
     if op.code == "exists":
