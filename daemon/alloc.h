@@ -50,6 +50,7 @@ struct alloc_view {
 	struct alloc_cpu cpus[PHI_CPUS_MAX];
 	struct alloc_range *ranges; /* owned */
 	size_t n_ranges, room;
+	int64_t generation; /* of the vector in the database that it was filled from */
 	struct alloc_unit *devices, *remote, *virtual; /* owned */
 	size_t n_links;
 	struct alloc_open_link links[PHI_SLOTS];

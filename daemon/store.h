@@ -84,7 +84,7 @@ int store_container_delete(struct store *s, int64_t row, struct phi_error *e);
 /* --- the vector --- */
 int store_pools_write(struct store *s, const struct platform *p, struct phi_error *e);
 int64_t store_generation(struct store *s, enum store_side side);
-/* Fills in who owns what: marks the view's CPUs, appends its grants. */
+/* Fills in who owns what, all of one moment: marks the view's CPUs, appends its grants. */
 int store_vector_read(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e);
 int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g, struct phi_error *e);
 int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e);

@@ -170,9 +170,9 @@ char *view_allocations(struct phid *p, struct phi_error *e)
 	_clean_json_ struct json *j = json_object();
 	struct json *list;
 
-	json_add_integer(j, "generation", store_generation(p->store, STORE_READ));
 	if (store_vector_read(p->store, STORE_READ, v, e) < 0)
 		return NULL;
+	json_add_integer(j, "generation", v->generation);
 	list = json_add_array(j, "cpus");
 	for (unsigned i = 0; i < v->n_cpus; i++) {
 		const struct alloc_cpu *c = &v->cpus[i];

@@ -136,6 +136,7 @@ static void the_vector_is_who_owns_what_and_its_generation_counts_changes(void *
 	cpuset_parse("0-63", "", &p.cpus.ids, NULL);
 	v = alloc_view_new(&p);
 	assert_done(store_vector_read(b->s, STORE_READ, v, &e), e);
+	assert_int_equal(v->generation, store_generation(b->s, STORE_READ));
 	for (unsigned c = 0; c < 64; c++)
 		assert_string_equal(v->cpus[c].owner, cpuset_has(&g.cpus, c) ? "one" : c == 8 ? "jailhouse:linux" : "");
 	assert_true(v->cpus[8].observed && v->cpus[0].observed && !v->cpus[7].observed && !v->cpus[0].quarantined);
