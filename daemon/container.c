@@ -182,6 +182,9 @@ static int remove_record(struct store *s, void *ud, struct phi_error *e)
 	if (r != 0)
 		return r < 0 ? r : 0;
 	r = call_find(c, s, STORE_WRITE, &row, e);
+	c->again = r == 0 && c->verb == VERB_DELETE_FORCE && row.state != STATE_STOPPED;
+	if (c->again)
+		return 0;
 	if (r == 0)
 		r = lifecycle_check(row.state, VERB_DELETE, c->id, e);
 	if (r == 0)
@@ -201,6 +204,10 @@ static void removed(void *ud, const struct phi_error *e)
 {
 	struct call *c = ud;
 
+	if (e == NULL && c->again) {
+		call_verb(c);
+		return;
+	}
 	if (e == NULL && c->status == 0) {
 		killpoint("delete", "committed");
 		cell_dir_remove(c->p, c->row);
@@ -251,8 +258,8 @@ static void destroy(struct call *c, const struct container *row)
 	if (cell == NULL) {
 		if (row->state == STATE_CREATING && backend_find(c->p, row->backend) != NULL) {
 			/* Reserved and durable, but the loop was not told yet: it is before the next batch is done. */
-			if (!c->again) {
-				c->again = true;
+			if (c->row != row->row) {
+				c->row = row->row;
 				batch_submit(c->p->batch, nothing, on_next_batch, c);
 				return;
 			}

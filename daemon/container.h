@@ -23,7 +23,7 @@ struct call {
 	/* outcome */
 	struct waiter *waiter;
 	int status;
-	bool again; /* forced delete: has waited for a create's cell */
+	bool again; /* forced delete: there is another record than the stopped one that it looked at */
 	bool claimed; /* create: got a kept cell; start: of such a one, which runs already */
 	struct alloc_refusal refusal;
 	struct cell_image taken[CELL_IMAGES_MAX];

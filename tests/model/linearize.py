@@ -18,7 +18,7 @@ State = collections.namedtuple("State", "state wanted joined")
 def refusal_holds(op, s, meets):
     """Is it an answer that changes nothing and that this state gives? meets: what others did that met it in time."""
     if op.status == 404:
-        return s.state == "absent" if op.verb != "put" else "removed" in meets
+        return s.state == "absent" and op.verb != "put"
     if op.code == "busy":
         return "worked" in meets and op.verb != "force"
     if op.code == "no-resources":
@@ -30,16 +30,21 @@ def refusal_holds(op, s, meets):
     return op.verb == "put" and op.status == 200 and s.state != "absent" and s.wanted == op.wanted
 
 
+def is_superseded(op, meets):
+    """A delete came in between. It may have changed something, which others could see until that was done."""
+    return "removed" in meets and (op.code == "wrong-state" or (op.verb == "put" and op.status == 404))
+
+
 def is_refusal(op, meets):
-    """Does it surely change nothing? One that a forced delete superseded may have changed something, which others can see."""
-    return op.status >= 400 and not (op.code == "wrong-state" and "removed" in meets) or (op.verb == "put" and op.status == 200)
+    """Does it surely change nothing?"""
+    return (op.status >= 400 and not is_superseded(op, meets)) or (op.verb == "put" and op.status == 200)
 
 
 def effects(number, op, s, under_way):
     """The states after it, if it changed something; under_way: numbers of forced deletes that are."""
     if op.verb == "put":
         if s.state == "absent":  # doomed: there for a forced delete to take away, and for others to see
-            yield State("created" if op.status == 201 else "doomed", op.wanted, s.joined - {number})
+            yield State("doomed" if op.code == "wrong-state" else "created", op.wanted, s.joined - {number})
     elif op.verb == "force":
         if s.state != "absent":
             yield State("absent", 0, (s.joined | under_way) - {number})
@@ -66,8 +71,8 @@ def close(configurations, open_ops, target, meets):
         if target in happened:
             reached.add((s, happened - {target}))
             continue
-        if open_ops[target].code == "wrong-state" and not is_refusal(open_ops[target], meets[target]):
-            reached.add((s, happened))  # superseded before it did anything
+        if is_superseded(open_ops[target], meets[target]):
+            reached.add((s, happened))  # before it did anything
         for n, op in open_ops.items():
             if n not in happened and not is_refusal(op, meets[n]):
                 todo += [(after, happened | {n}) for after in effects(n, op, s, forces - happened)]
@@ -93,7 +98,7 @@ def unexplained_of(ops):
     met = meetings(ops)
     meets = [{"removed"} if any(ops[o].status == 204 for o in others) else set() for others in met]
     # What was superseded is answered at once; what it did is seen until the forced delete is done.
-    until = [op.end if is_refusal(op, m) or op.code != "wrong-state" else max(ops[o].end for o in others if ops[o].status == 204)
+    until = [max([op.end] + [ops[o].end for o in others if ops[o].status == 204]) if is_superseded(op, m) else op.end
              for op, m, others in zip(ops, meets, met)]
     for n, others in enumerate(meetings([op._replace(end=end) for op, end in zip(ops, until)])):
         if any(not is_refusal(ops[o], meets[o]) for o in others):

@@ -46,13 +46,13 @@ def overlaps(keyed):
 
 
 def begun(log):
-    """(from, to, CPUs) of creates that a forced delete took away: held until that was done."""
+    """(name, from, to, CPUs) of creates that a delete took away before they were answered: held until that was done."""
     forces = collections.defaultdict(list)
     for op in log:
-        if op.verb == "force":
+        if op.verb in ("delete", "force"):
             forces[op.name].append(op)
     return [(op.name, op.begin, max([op.end, *(f.end for f in forces[op.name] if f.begin < op.end and op.begin < f.end)]), op.wanted)
-            for op in log if op.verb == "put" and op.code == "wrong-state"]
+            for op in log if op.verb == "put" and op.code in ("wrong-state", "not-found")]
 
 
 class Sum:
