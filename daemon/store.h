@@ -106,7 +106,7 @@ struct event {
 /* detail: JSON object text, or NULL. */
 int store_event_insert(struct store *s, const char *type, const char *container, const char *incarnation,
 		       const char *detail, struct phi_error *e);
-/* Events behind `after`; -ENOENT with PHI_GONE if some behind it are no longer kept. */
+/* Events behind `after`; -ENOENT with PHI_GONE if some behind it are no longer kept. limit 0: only that is looked at. */
 int store_events(struct store *s, int64_t after, unsigned limit, void (*each)(void *ud, const struct event *ev),
 		 void *ud, struct phi_error *e);
 int64_t store_events_last(struct store *s, enum store_side side);

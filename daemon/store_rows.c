@@ -223,22 +223,25 @@ int64_t store_events_last(struct store *s, enum store_side side)
 int store_events(struct store *s, int64_t after, unsigned limit, void (*each)(void *ud, const struct event *ev),
 		 void *ud, struct phi_error *e)
 {
-	int64_t first = sql_int(s, STORE_READ, "SELECT coalesce(min(seq), 0) FROM events");
-	sqlite3_stmt *st;
+	sqlite3_stmt *st = sql_begin(s, STORE_READ, e,
+				     "SELECT seq, at, type, container, incarnation, detail FROM events WHERE seq > ? ORDER BY seq LIMIT ?", "ii",
+				     after, (int64_t)(limit > 0 ? limit : 1));
+	bool any = false;
 	int r;
 
-	if (first > after + 1 && after >= 0)
-		return phi_error_set(e, PHI_GONE, ENOENT, "/after",
-				     "events up to %lld are no longer kept; begin with after=%lld", (long long)first - 1,
-				     (long long)first - 1);
-	st = sql_begin(s, STORE_READ, e,
-		       "SELECT seq, at, type, container, incarnation, detail FROM events WHERE seq > ? ORDER BY seq LIMIT ?", "ii",
-		       after, (int64_t)limit);
 	if (st == NULL)
 		return -EIO;
 	while ((r = sql_step(st, e)) > 0) {
+		long long seq = sqlite3_column_int64(st, 0);
+
+		if (!any && after >= 0 && seq > after + 1) { /* they are numbered without gaps */
+			sql_end(st);
+			return phi_error_set(e, PHI_GONE, ENOENT, "/after", "events up to %lld are no longer kept; begin with after=%lld", seq - 1,
+					     seq - 1);
+		}
+		any = true;
 		struct event ev = {
-			.seq = sqlite3_column_int64(st, 0),
+			.seq = seq,
 			.at = sql_text(st, 1),
 			.type = sql_text(st, 2),
 			.container = (const char *)sqlite3_column_text(st, 3),
@@ -246,7 +249,8 @@ int store_events(struct store *s, int64_t after, unsigned limit, void (*each)(vo
 			.detail = sql_text(st, 5),
 		};
 
-		each(ud, &ev);
+		if (limit > 0)
+			each(ud, &ev);
 	}
 	sql_end(st);
 	return r;

@@ -112,33 +112,26 @@ static int read_observed(struct store *s, enum store_side side, struct alloc_vie
 	return r;
 }
 
-/* So that all of the vector is of one moment; what the writing side sees is of its own transaction anyway. */
-static int snapshot(struct store *s, enum store_side side, const char *sql, struct phi_error *e)
-{
-	sqlite3_stmt *st = side == STORE_READ ? sql_begin(s, side, e, sql, "") : NULL;
-	int r = side == STORE_READ ? -EIO : 0;
-
-	if (st != NULL)
-		r = sql_step(st, e);
-	sql_end(st);
-	return r;
-}
-
 int store_vector_read(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e)
 {
-	int r = snapshot(s, side, "BEGIN", e);
+	/* As long as this statement is not reset, all others of the connection read what it does: one moment. */
+	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT value FROM meta WHERE name = 'generation'", "");
+	int r;
 
-	if (r < 0)
-		return r;
-	v->generation = store_generation(s, side);
-	r = read_cpus(s, side, v, e);
+	if (st == NULL)
+		return -EIO;
+	r = sql_step(st, e);
+	if (r > 0) {
+		v->generation = sqlite3_column_int64(st, 0);
+		r = read_cpus(s, side, v, e);
+	}
 	if (r == 0)
 		r = read_ranges(s, side, v, e);
 	if (r == 0)
 		r = store_units_vector(s, side, v, e);
 	if (r == 0)
 		r = read_observed(s, side, v, e);
-	snapshot(s, side, "COMMIT", NULL);
+	sql_end(st);
 	return r;
 }
 
