@@ -298,7 +298,7 @@ static bool fit_range(const struct alloc_view *v, const struct alloc_grant *g, c
 			*ret_base = base;
 			*ret_hole = hole;
 		}
-		base = align_up(base + (hole > 0 ? hole : 1), step);
+		base = align_up(base + hole, step);
 	}
 	return found;
 }
@@ -406,9 +406,7 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 		if ((m->pool != NULL && strcmp(pool->name, m->pool) != 0) || (by_amount && pool->has_base) || is_for_links(v, pool->name))
 			continue;
 		if (!pool->has_base) {
-			uint64_t unowned = alloc_pool_free(v, pool), wished = wished_from_pool(g, pool->name);
-
-			if (unowned < wished || unowned - wished < m->size)
+			if (alloc_pool_free(v, pool) < wished_from_pool(g, pool->name) + m->size)
 				continue;
 			hole = UINT64_MAX - 1; /* a range, where one fits, comes first */
 		} else if (!fit_range(v, g, pool, m, colors, &base, &hole)) {

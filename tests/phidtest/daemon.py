@@ -41,9 +41,10 @@ def build_dir():
     raise RuntimeError(f"no phid in {named or 'build-san or the source tree'}: build it, or set PHID_BUILD")
 
 
-def has_sanitizers():
+def is_instrumented(*marks):
+    """Does the build's phid carry one of these (a sanitizer, or counters of coverage)? It is slow then, and large."""
     program = (build_dir() / "daemon" / "phid").read_bytes()
-    return b"__asan_init" in program or b"__tsan_init" in program
+    return any(mark in program for mark in marks or (b"__asan_init", b"__tsan_init", b"__gcov_init"))
 
 
 def become_subreaper():
@@ -255,6 +256,9 @@ class Phid:
         """Ends what is left of ours, reaps it, removes the directory. Fails if a sanitizer spoke meanwhile."""
         for c in self.clients:
             c.close()
+        if self.process is not None and is_instrumented(b"__gcov_init"):
+            with contextlib.suppress(AssertionError):
+                self.stop()  # by SIGKILL its counters would be lost
         if self.process is not None:
             self.kill9()
         with contextlib.suppress(OSError, RuntimeError):

@@ -131,6 +131,33 @@ static void a_group_goes_whole_or_not_at_all(void **state)
 	platform_free(&p);
 }
 
+static void a_group_that_is_larger_than_a_container_may_have_is_refused(void **state)
+{
+	const struct spec_device wish = {(char[]){"d0"}, NULL}, other = {(char[]){"e"}, NULL};
+	char text[4000];
+	size_t n = (size_t)snprintf(text, sizeof(text), "{\"format\":\"phid-platform/1\",\"cpus\":{\"ids\":\"0-3\"},\"memory\":["
+					    "{\"name\":\"m\",\"kind\":\"host\",\"size\":\"1G\"}],\"devices\":["
+					    "{\"name\":\"e\",\"kind\":\"x\",\"group\":\"h\",\"host\":{\"handover\":\"absent\"}},"
+					    "{\"name\":\"f\",\"kind\":\"x\",\"host\":{\"handover\":\"absent\"}}");
+	struct platform p;
+	struct alloc_grant g;
+	struct alloc_refusal refusal;
+	struct phi_error e;
+
+	(void)state;
+	for (int i = 0; i <= PHI_DEVICES_MAX; i++)
+		n += (size_t)snprintf(text + n, sizeof(text) - n, ",{\"name\":\"d%d\",\"kind\":\"x\",\"group\":\"g\",\"host\":{\"handover\":\"absent\"}}", i);
+	snprintf(text + n, sizeof(text) - n, "]}");
+	host_read(text, &p);
+	struct alloc_view *v = alloc_view_new(&p);
+	assert_refused(fit(v, &wish, 1, &g, &refusal, &e), e, PHI_INVALID, "/spec/devices/0");
+	assert_contains(e.detail, "group \"g\"");
+	assert_done(fit(v, &other, 1, &g, &refusal, &e), e); /* of another group, which is small */
+	assert_int_equal(g.n_devices, 1);
+	alloc_view_free(v);
+	platform_free(&p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -138,6 +165,7 @@ int main(void)
 		cmocka_unit_test(what_is_taken_is_refused_with_its_holders),
 		cmocka_unit_test(devices_that_could_not_be_given_apart_are_refused),
 		cmocka_unit_test(a_group_goes_whole_or_not_at_all),
+		cmocka_unit_test(a_group_that_is_larger_than_a_container_may_have_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

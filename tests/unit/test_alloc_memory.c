@@ -233,6 +233,76 @@ static void regions_of_one_request_never_overlap(void **state)
 	assert_done(alloc_fit(v, &twice.spec, false, &g, &why, &e), e);
 }
 
+static void the_hole_of_a_region_ends_where_another_of_the_request_begins(void **state)
+{
+	static const struct {
+		uint64_t colors, at; /* of the first region, in "high"; 0: it is an amount, by no address */
+		const char *pool;
+		uint64_t want; /* base of the second, a page of colour 2 */
+	} rows[] = {
+		{UINT64_MAX, 0x40004000, NULL, 0x40000000}, /* four pages are left there, "low" has sixty-four */
+		{1, 0x40004000, NULL, 0x10001000},	    /* no colour in common: the hole is all of "high" */
+		{UINT64_MAX, 0x40000000, NULL, 0x10001000}, /* what is before it is no end */
+		{UINT64_MAX, 0x40004000, "low", 0x10001000},
+		{UINT64_MAX, 0, NULL, 0x10001000},
+	};
+	struct alloc_view *v = *state;
+	struct alloc_grant g;
+	struct alloc_refusal why;
+	struct phi_error e;
+
+	for (size_t i = 0; i < PHI_COUNT(rows); i++) {
+		struct wish w = {0};
+
+		wish_memory(&w, PAGE, rows[i].at ? NULL : "ddr");
+		w.m[0].has_at = rows[i].at != 0;
+		w.m[0].at = rows[i].at;
+		w.m[0].has_colors = rows[i].at != 0 && rows[i].colors != UINT64_MAX;
+		w.m[0].colors = rows[i].colors;
+		wish_memory(&w, PAGE, rows[i].pool);
+		w.m[1].has_colors = true;
+		w.m[1].colors = 2;
+		assert_done(alloc_fit(v, &w.spec, false, &g, &why, &e), e);
+		assert_true(g.memory[1].has_base && g.memory[1].base == rows[i].want);
+	}
+}
+
+static void what_is_free_is_the_most_of_one_pool_that_the_wish_could_have(void **state)
+{
+	static const struct {
+		const char *pool, *taken; /* all of `taken` is held */
+		bool by_amount;
+		uint64_t available;
+	} rows[] = {
+		{NULL, NULL, false, 16 * MIB}, {NULL, NULL, true, MIB},	    {"low", NULL, false, 256 << 10},
+		{"low", "low", false, 0},      {NULL, "high", false, MIB}, {"ddr", "ddr", true, 0},
+	};
+	struct alloc_refusal why;
+	struct alloc_grant g;
+	struct phi_error e;
+
+	(void)state;
+	for (size_t i = 0; i < PHI_COUNT(rows); i++) {
+		struct alloc_view *v;
+		struct wish w = {0};
+		void *fresh;
+
+		with_ram(&fresh);
+		v = fresh;
+		if (rows[i].taken != NULL) {
+			const struct platform_pool *pool = platform_pool(v->platform, rows[i].taken);
+
+			hold(v, pool->name, pool->base, pool->size, UINT64_MAX, "web");
+		}
+		wish_memory(&w, 32 * MIB, rows[i].pool);
+		assert_refused(alloc_fit(v, &w.spec, rows[i].by_amount, &g, &why, &e), e, PHI_NO_RESOURCES, "/spec/memory/0");
+		assert_int_equal(why.available, rows[i].available);
+		assert_int_equal(why.n_blockers, rows[i].taken != NULL);
+		without_ram(&fresh);
+	}
+	alloc_view_free(NULL);
+}
+
 static void an_amount_is_granted_until_the_pool_is_exhausted(void **state)
 {
 	struct alloc_view *v = *state;
@@ -371,6 +441,8 @@ int main(void)
 		cmocka_unit_test(ranges_overlap_only_with_disjoint_colours),
 		ram_test(an_address_is_obeyed_or_refused_with_its_holder),
 		ram_test(regions_of_one_request_never_overlap),
+		ram_test(the_hole_of_a_region_ends_where_another_of_the_request_begins),
+		cmocka_unit_test(what_is_free_is_the_most_of_one_pool_that_the_wish_could_have),
 		ram_test(an_amount_is_granted_until_the_pool_is_exhausted),
 		ram_test(regions_of_one_request_share_an_amount),
 		ram_test(a_refused_amount_does_not_say_that_more_is_free_than_is_wanted),

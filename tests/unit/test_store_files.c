@@ -11,6 +11,7 @@ static void a_new_directory_gets_a_new_database(void **state)
 	assert_int_equal(store_events_last(b->s, STORE_READ), 0);
 	assert_null(reopen(b));
 	assert_int_equal(files_like(b, "phid.db"), 1);
+	store_close(NULL);
 }
 
 /* A file in which something is, to be told from a fresh one; without a log that could mend it. */

@@ -201,6 +201,11 @@ static void events_are_numbered_without_gaps_and_the_forgotten_are_named(void **
 	assert_int_equal(store_events_last(b->s, STORE_READ), KEPT + MORE);
 	assert_int_equal(store_events(b->s, MORE - 1, 10, note_event, &s, &e), -ENOENT);
 	assert_int_equal(e.code, PHI_GONE);
+	assert_int_equal(store_events(b->s, MORE - 1, 0, NULL, NULL, &e), -ENOENT); /* is anything missing? nothing is told */
+	assert_done(store_events(b->s, MORE, 0, NULL, NULL, &e), e);
+	s = (struct seen){0};
+	assert_done(store_events(b->s, -1, 10, note_event, &s, &e), e); /* whatever there is */
+	assert_true(s.n == 10 && s.first == MORE + 1);
 	s = (struct seen){0};
 	assert_done(store_events(b->s, MORE, KEPT * 2, note_event, &s, &e), e);
 	assert_true(s.n == KEPT && s.first == MORE + 1 && s.last == KEPT + MORE);
