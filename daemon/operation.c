@@ -551,7 +551,8 @@ void operation_undo(struct phid *p, struct cell *c)
 void operation_resume(struct phid *p, struct cell *c, const struct container *row)
 {
 	bool process = c->backend->can & CELL_IS_PROCESS;
-	enum container_verb verb = row->state == STATE_CREATING ? VERB_CREATE : row->op < VERB_MAX ? row->op : VERB_END;
+	/* A create that a forced delete superseded says so. */
+	enum container_verb verb = row->op < VERB_MAX ? row->op : row->state == STATE_CREATING ? VERB_CREATE : VERB_END;
 	struct operation *op;
 
 	if (verb == VERB_KILL || verb == VERB_DELETE_FORCE || (verb == VERB_END && row->op == VERB_END)) {

@@ -267,3 +267,24 @@ def test_a_hypervisor_that_is_not_there_is_an_error_and_no_hang(own_phid):
     client.wait("a", timeout=10)
     client.delete("a", force=True)
     finish(phid)
+
+
+def test_a_forced_delete_of_a_create_is_finished_by_the_next_phid(own_phid):
+    """The create is superseded, its cell there, and phid dies before the cell is gone: the intent on record is the delete's."""
+    phid = own_phid(args=["--action-timeout-ms", "60000"])
+    client = phid.client()
+    phid.sim.fault("observe", "hang", count=1)
+    phid.sim.fault("destroy", "hang", count=1)
+    made = Background(lambda: phid.client().put("one", {}))
+    eventually(lambda: phid.sim.cells(), "the cell")
+    gone = Background(lambda: phid.client().delete("one", force=True))
+    made.result().expect(409, "wrong-state")
+    eventually(lambda: phid.rows("SELECT op FROM containers") == [("force-delete",)], "the intent of the delete")
+    phid.kill9()
+    with pytest.raises(OSError):
+        gone.result()
+    phid.sim.clear()
+    phid.start()
+    client = phid.client()
+    eventually(lambda: client.get("/v1/containers").json["items"] == [], "the end of the container")
+    assert phid.sim.cells() == []
