@@ -1,6 +1,7 @@
 #!/bin/bash
-# protocol.pml under SPIN (Debian: spin): no CPU with two owners, no deadlock, every intent settled, and a mutant that must be found. Then
-# history.py: model.sh [OPERATIONS] (3000; 1000000 in the long form). PHID_BUILD: a build with --enable-test-hooks.
+# protocol.pml under SPIN (Debian: spin): no CPU with two owners, no deadlock, every intent settled, and mutants that must be found. Then
+# history.py and longrun.py: model.sh [OPERATIONS [LIVES]] (3000 and 100; 1000000 and 100000 in the long form, which takes an hour and
+# wants a build without sanitizers). PHID_BUILD: a build with --enable-test-hooks.
 # Prints "ok" and "FAIL" lines with the number of states, and "N passed, N failed" last.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,9 +24,13 @@ verify "never a CPU with two owners" 0 "" "" "-a -N safe"
 verify "no deadlock, no failed assertion" 0 "" -DNOCLAIM ""
 verify "every intent is settled" 0 "" -DNFAIR=3 "-a -f -N settled"
 verify "a phid that releases before it observes is found" 1 -DMUTANT "" "-a -N safe"
-/usr/bin/python3 "$here/history.py" "${1:-3000}" >history.log 2>&1
-[ "$?" -eq 0 ] || failed=$((failed + 1))
-cat history.log
-passed=$((passed + $(grep -c '^ok  ' history.log)))
+verify "a phid that forgets a forced delete over its restart is found" 1 "-DFORGETS" "-DNOCLAIM" ""
+for run in "history.py ${1:-3000}" "longrun.py ${2:-100}"; do
+  # shellcheck disable=SC2086
+  /usr/bin/python3 "$here"/$run >run.log 2>&1
+  [ "$?" -eq 0 ] || failed=$((failed + 1))
+  cat run.log
+  passed=$((passed + $(grep -c '^ok  ' run.log)))
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -1,11 +1,12 @@
 /* The protocol of phid, for SPIN: reserve, act, observe, commit, with a crash of phid at every point, a hypervisor that fails and
- * lies, a keeper whose death takes the cell along, and two clients that want the same CPU.
+ * lies, a keeper whose death takes the cell along, and two clients that want the same CPU, and may delete by force what is being made.
  *
  * What is durable: owner, state and intent (SQLite). What is lost by a crash: steps and requests under way; a client asks again with its key.
  * An action that was begun ends whatever becomes of phid, perhaps after the next one has started; what keeps that safe is that undoing
  * begins with a destroy, which the hypervisor does after it.
  *
- * -DMUTANT releases before it observes: SPIN must find a double owner. */
+ * -DMUTANT releases before it observes: SPIN must find a double owner. -DFORGETS takes a create up again after a start whose forced
+ * delete is on record: SPIN must find the assertion. */
 
 #define NOBODY 2
 #define CRASHES 2
@@ -27,11 +28,17 @@ byte crashes, lies, lives[2];
 /* A cell runs on the CPU only while its container has the grant: what is released was seen gone. */
 #define SAFE (!(cell[0] && cell[1]) && (!cell[0] || owner == 0) && (!cell[1] || owner == 1))
 
+/* Where a forced delete is heard: with nothing under way, or in the steps of a create, which it supersedes. */
+#define STOPS(i) (step[i] == idle || step[i] == act || step[i] == look)
+
 proctype client(byte i)
 {
 	do
 	:: lives[i] < 2 -> atomic { lives[i]++; wants[i] = true }
-		(!wants[i]);				/* answered: made, refused or undone */
+		if
+		:: (!wants[i])				/* answered: made, refused or undone */
+		:: ends[i] = true; (!ends[i] && !wants[i])	/* deleted by force, whatever becomes of the create */
+		fi;
 		if
 		:: state[i] == created -> ends[i] = true; (!ends[i])
 		:: else
@@ -48,8 +55,8 @@ proctype phid()
 end:	do
 	:: atomic { up && step[0] == idle && wants[0] -> i = 0 } goto request
 	:: atomic { up && step[1] == idle && wants[1] -> i = 1 } goto request
-	:: atomic { up && step[0] == idle && ends[0] -> i = 0 } goto end_request
-	:: atomic { up && step[1] == idle && ends[1] -> i = 1 } goto end_request
+	:: atomic { up && STOPS(0) && ends[0] -> i = 0 } goto end_request
+	:: atomic { up && STOPS(1) && ends[1] -> i = 1 } goto end_request
 	:: atomic { up && step[0] != idle -> i = 0 } goto advance
 	:: atomic { up && step[1] != idle -> i = 1 } goto advance
 	/* The guest ended, or its keeper took it along: phid sees it, and destroys what is left. */
@@ -77,10 +84,11 @@ request:
 end_request:
 	atomic {
 		if
-		:: !up || step[i] != idle || !ends[i]
+		:: !up || !STOPS(i) || !ends[i]
 		:: else ->
 			if
-			:: state[i] == created -> intent[i] = destroy; step[i] = ask_end
+			:: step[i] != idle -> wants[i] = false; intent[i] = destroy; step[i] = ask_end
+			:: step[i] == idle && state[i] == created -> intent[i] = destroy; step[i] = ask_end
 			:: else -> ends[i] = false
 			fi
 		fi
@@ -95,7 +103,7 @@ advance:
 		:: cell[i] -> step[i] = done_step
 		:: else -> step[i] = ask_end				/* undo */
 		fi }
-	:: atomic { up && step[i] == done_step -> state[i] = created; intent[i] = none; step[i] = idle; wants[i] = false }	/* commit */
+	:: atomic { up && step[i] == done_step -> assert(intent[i] == create); state[i] = created; intent[i] = none; step[i] = idle; wants[i] = false }	/* commit */
 #ifdef MUTANT
 	:: atomic { up && step[i] == ask_end -> step[i] = gone }
 #else
@@ -144,8 +152,12 @@ end:	do
 		do
 		:: i < 2 ->
 			if
+#ifdef FORGETS
 			:: state[i] == creating && cell[i] -> step[i] = done_step
-			:: state[i] == creating && !cell[i] -> step[i] = ask_end
+#else
+			:: state[i] == creating && cell[i] && intent[i] == create -> step[i] = done_step
+#endif
+			:: state[i] == creating && (!cell[i] || intent[i] == destroy) -> step[i] = ask_end
 			:: state[i] == created && (intent[i] == destroy || !cell[i]) -> step[i] = ask_end
 			:: else
 			fi;
