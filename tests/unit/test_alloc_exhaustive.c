@@ -1,6 +1,6 @@
 /* The allocator on a small host, exhaustively: every sequence of eight operations of three owners on four CPUs and three pages of memory,
- * against an oracle that tries all assignments. Equal states are visited once for each depth they are reached at first: what an
- * operation does depends on the state alone. */
+ * against an oracle that tries all assignments. An operation is a wish (any number or set of CPUs, with any number of pages, anywhere or at
+ * any place) or the release of all that an owner has. What it does depends on the state alone, so each is tried once a state. */
 #include "alloc_unit.h"
 
 #define OWNERS 3
@@ -23,8 +23,22 @@ struct small_wish {
 	int at;		   /* first page, -1: any */
 };
 
-static const struct small_wish wishes[] = {{1, 0, 1, -1}, {2, 0, 1, -1}, {3, 0, 2, -1}, {4, 0, 3, -1}, {0, 0x2, 1, -1},
-				     {0, 0xc, 2, -1}, {1, 0, 1, 1}, {1, 0, 2, 1}, {0, 0x1, 3, 0}};
+#define COUNTS 4  /* 1 to 4 */
+#define SETS   15 /* every mask but 0 */
+#define PLACES 9  /* 1 to 3 pages: anywhere, or at a page */
+#define WISHES ((COUNTS + SETS) * PLACES)
+
+static struct small_wish wish_of(unsigned n)
+{
+	static const struct {
+		unsigned pages;
+		int at;
+	} places[PLACES] = {{1, -1}, {1, 0}, {1, 1}, {1, 2}, {2, -1}, {2, 0}, {2, 1}, {3, -1}, {3, 0}};
+	unsigned cpus = n / PLACES;
+
+	return (struct small_wish){cpus < COUNTS ? cpus + 1 : 0, cpus < COUNTS ? 0 : cpus - COUNTS + 1, places[n % PLACES].pages,
+				   places[n % PLACES].at};
+}
 
 static unsigned number_of(const struct state *s)
 {
@@ -114,12 +128,16 @@ static void check_blockers(const struct state *s, const struct alloc_refusal *r)
 	}
 }
 
-/* The state after it; the same one where it was refused. */
-static struct state ask(const struct platform *p, struct state s, int owner, const struct small_wish *w)
+struct granted {
+	uint8_t cpus, pages; /* masks; 0: refused */
+};
+
+static struct granted ask(const struct alloc_view *v, const struct state *s, unsigned number)
 {
-	struct spec_memory memory = {.size = w->pages * 4096, .at = 0x10000000 + 4096u * (unsigned)(w->at > 0 ? w->at : 0), .has_at = w->at >= 0};
-	struct spec spec = w->set != 0 ? wish_set(w->set) : wish_count(w->count);
-	struct alloc_view *v = view_of(p, &s);
+	const struct small_wish w = wish_of(number);
+	struct spec_memory memory = {.size = w.pages * 4096, .at = 0x10000000 + 4096u * (unsigned)(w.at > 0 ? w.at : 0), .has_at = w.at >= 0};
+	struct spec spec = w.set != 0 ? wish_set(w.set) : wish_count(w.count);
+	struct granted granted = {0};
 	struct alloc_refusal refusal;
 	struct alloc_grant g;
 	struct phi_error e = {0};
@@ -127,26 +145,34 @@ static struct state ask(const struct platform *p, struct state s, int owner, con
 
 	spec.memory = (struct field_array){1, &memory};
 	r = alloc_fit(v, &spec, false, &g, &refusal, &e);
-	alloc_view_free(v);
-	if ((r == 0) != possible(&s, w))
-		fail_msg("state %u, wish %ju: the allocator says %d (%s)", number_of(&s), (uintmax_t)(w - wishes), r, e.detail);
+	if ((r == 0) != possible(s, &w))
+		fail_msg("state %u, wish %u: the allocator says %d (%s)", number_of(s), number, r, e.detail);
 	if (r < 0) {
 		assert_int_equal(e.code, PHI_NO_RESOURCES);
-		check_blockers(&s, &refusal);
-		return s;
+		check_blockers(s, &refusal);
+		return granted;
 	}
-	assert_int_equal(cpuset_count(&g.cpus), w->set != 0 ? pop(w->set) : w->count);
+	assert_int_equal(cpuset_count(&g.cpus), w.set != 0 ? pop(w.set) : w.count);
 	for (int c = cpuset_next(&g.cpus, 0); c >= 0; c = cpuset_next(&g.cpus, (unsigned)c + 1)) {
-		assert_true(c < CPUS && s.cpu[c] == 0 && (w->set == 0 || w->set >> c & 1));
-		s.cpu[c] = (uint8_t)(owner + 1);
+		assert_true(c < CPUS && s->cpu[c] == 0 && (w.set == 0 || w.set >> c & 1));
+		granted.cpus |= (uint8_t)(1 << c);
 	}
-	assert_true(g.n_memory == 1 && g.memory[0].size == w->pages * 4096 && g.memory[0].base >= 0x10000000);
-	for (unsigned i = 0; i < w->pages; i++) {
+	assert_true(g.n_memory == 1 && g.memory[0].size == w.pages * 4096 && g.memory[0].base >= 0x10000000);
+	for (unsigned i = 0; i < w.pages; i++) {
 		size_t page = (g.memory[0].base - 0x10000000) / 4096 + i;
 
-		assert_true(page < PAGES && s.page[page] == 0 && (w->at < 0 || page == (size_t)w->at + i));
-		s.page[page] = (uint8_t)(owner + 1);
+		assert_true(page < PAGES && s->page[page] == 0 && (w.at < 0 || page == (size_t)w.at + i));
+		granted.pages |= (uint8_t)(1 << page);
 	}
+	return granted;
+}
+
+static struct state take(struct state s, int owner, struct granted g)
+{
+	for (int i = 0; i < CPUS; i++)
+		s.cpu[i] = g.cpus >> i & 1 ? (uint8_t)(owner + 1) : s.cpu[i];
+	for (int i = 0; i < PAGES; i++)
+		s.page[i] = g.pages >> i & 1 ? (uint8_t)(owner + 1) : s.page[i];
 	return s;
 }
 
@@ -161,46 +187,44 @@ static struct state give(struct state s, int owner)
 
 static void every_sequence_of_eight_operations(void **state)
 {
-	static uint8_t seen[STATES]; /* depth + 1 at which it was reached */
+	static struct granted granted[STATES][WISHES];
+	static bool tried[STATES];
 	static double ways[DEPTH + 1][STATES]; /* sequences that lead there */
-	static uint16_t next[STATES][OWNERS][PHI_COUNT(wishes)]; /* the state after an operation, once it was done */
-	unsigned states = 1, operations = 0;
+	unsigned states = 0, operations = 0, refused = 0;
 	double sequences = 0;
 	struct platform p;
 
 	(void)state;
 	host_read(board, &p);
-	seen[0] = 1;
 	ways[0][0] = 1;
-	for (int depth = 0; depth < DEPTH; depth++)
+	for (int depth = 0; depth <= DEPTH; depth++)
 		for (unsigned n = 0; n < STATES; n++) {
 			struct state s = state_of(n);
-			bool fresh = seen[n] == depth + 1;
 
 			if (ways[depth][n] == 0)
 				continue;
-			for (int owner = 0; owner < OWNERS; owner++)
-				for (size_t w = 0; w < (holds(&s, owner) ? 1 : PHI_COUNT(wishes)); w++) {
-					uint16_t *to_of = &next[n][owner][w], to;
+			if (!tried[n]) {
+				struct alloc_view *v = view_of(&p, &s);
 
-					if (fresh) {
-						struct state after = holds(&s, owner) ? give(s, owner) : ask(&p, s, owner, &wishes[w]);
+				for (unsigned w = 0; w < WISHES; w++) {
+					granted[n][w] = ask(v, &s, w);
+					refused += granted[n][w].cpus == 0;
+				}
+				operations += WISHES;
+				tried[n] = ++states;
+				alloc_view_free(v);
+			}
+			for (int owner = 0; depth < DEPTH && owner < OWNERS; owner++)
+				for (unsigned w = 0; w < (holds(&s, owner) ? 1 : WISHES); w++) {
+					struct state after = holds(&s, owner) ? give(s, owner) : take(s, owner, granted[n][w]);
 
-						*to_of = (uint16_t)number_of(&after);
-						operations++;
-					}
-					to = *to_of;
-					ways[depth + 1][to] += ways[depth][n];
-					if (seen[to] == 0) {
-						seen[to] = (uint8_t)(depth + 2);
-						states++;
-					}
+					ways[depth + 1][number_of(&after)] += ways[depth][n];
 				}
 		}
 	for (unsigned n = 0; n < STATES; n++)
 		sequences += ways[DEPTH][n];
-	print_message("%.0f sequences of %d operations: %u states, %u operations\n", sequences, DEPTH, states, operations);
-	assert_true(states > 100 && sequences > 1e9);
+	print_message("%.3g sequences of %d operations: %u states, %u wishes in them, %u refused\n", sequences, DEPTH, states, operations, refused);
+	assert_true(states > 1000 && sequences > 1e15 && refused > 1000 && operations - refused > 1000);
 	platform_free(&p);
 }
 
