@@ -16,6 +16,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import checker
 from checker import check, check_empty
 from phidtest.jailhouse import Jailhouse
 from rig import BUILD, POINTS, SOURCE, Rig, reap
@@ -231,8 +232,7 @@ def at_points(backend):
 
 def clean(rig):
     """Ends what a failed run left; by their pids, ours only."""
-    from checker import processes
-    keepers, cells = processes(rig)
+    keepers, cells = checker.processes(rig)
     for pid in list(cells) + list(keepers):
         try:
             os.kill(pid, signal.SIGKILL)

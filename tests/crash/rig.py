@@ -56,6 +56,8 @@ class Rig:
         self.socket = f"{self.dir}/s"
         self.kill_log = f"{self.dir}/points"
         self.process = None
+        self.env = {}  # more of phid's environment
+        self.deaths = {-signal.SIGKILL}  # how phid may end, and is started again
         self.kills = 0
         self.stopping = False
         self.lock = threading.Lock()
@@ -63,7 +65,7 @@ class Rig:
             json.dump(platform, f)
 
     def start(self, kill_at=None, fault=None):
-        env = dict(os.environ, PHID_KILL_LOG=self.kill_log)
+        env = dict(os.environ, PHID_KILL_LOG=self.kill_log, **self.env)
         if kill_at:
             env["PHID_KILL_AT"] = kill_at
         if fault:
@@ -91,7 +93,7 @@ class Rig:
                 time.sleep(0.02)
 
     def supervise(self):
-        """Starts phid again each time it dies by SIGKILL; any other end is an error."""
+        """Starts phid again each time it dies by one of `deaths`; any other end is an error."""
         self.errors = []
 
         def loop():
@@ -102,7 +104,7 @@ class Rig:
                     continue
                 if self.stopping:
                     return
-                if code != -signal.SIGKILL:
+                if code not in self.deaths:
                     self.errors.append(f"phid ended with {code}: {self.log_tail()}")
                     return
                 self.kills += 1
@@ -145,10 +147,11 @@ class Rig:
                 raise RuntimeError(f"{method} {path}: no answer. {self.log_tail()}")
             time.sleep(0.02)
 
-    def runphi(self, *args, stdout=None, check=True):
-        env = dict(os.environ, PHID_SOCKET=self.socket, RUNPHI_STATE_DIR=f"{self.dir}/runphi")
+    def runphi(self, *args, stdout=None, check=True, prefix=(), env=None):
+        """prefix: words of a program to run it under; env: more of its environment."""
+        env = {**os.environ, "PHID_SOCKET": self.socket, "RUNPHI_STATE_DIR": f"{self.dir}/runphi", **(env or {})}
         with tempfile.TemporaryFile() as err:  # not a pipe: the keeper holds it for as long as it lives
-            p = subprocess.run([f"{BUILD}/client/runphi", "--root", f"{self.dir}/root", *args], env=env,
+            p = subprocess.run([*prefix, f"{BUILD}/client/runphi", "--root", f"{self.dir}/root", *args], env=env,
                                stdin=subprocess.DEVNULL, stdout=stdout or subprocess.PIPE, stderr=err, timeout=60)
             err.seek(0)
             if check and p.returncode != 0:

@@ -9,13 +9,12 @@ gone, what is left is deleted, and the records must be what they were. The round
 Needs (Debian): strace, and a build with sanitizers or without (PHID_BUILD)."""
 import http.client
 import os
-import signal
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from phidtest.daemon import Phid
+from phidtest.strace import Strace, threads
 
 # Not here, since no kernel does it: a failed unlock, a timer, event or signal descriptor that cannot be read, a failed EPOLL_CTL_DEL.
 FAULTS = [
@@ -34,35 +33,6 @@ def eventually(test, seconds=20):
             return False
         time.sleep(0.05)
     return True
-
-
-class Strace:
-    """Attached to all of phid's threads while the block runs."""
-
-    def __init__(self, phid, syscall, errno, nth):
-        self.log = f"{phid.dir}/strace"
-        self.argv = ["strace", "-f", "-qq", "-p", str(phid.process.pid), "-o", self.log, "-e", f"trace={syscall}",
-                     "-e", f"inject={syscall}:error={errno}:when={nth}"]
-        self.tracer = phid.process.pid
-
-    def __enter__(self):
-        open(self.log, "w").close()
-        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while any(f"TracerPid:\t{self.process.pid}\n" not in open(f"/proc/{self.tracer}/task/{t}/status").read()
-                  for t in os.listdir(f"/proc/{self.tracer}/task")):
-            if self.process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError("strace does not attach")
-            time.sleep(0.005)
-        return self
-
-    def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
-
-    def injected(self):
-        with open(self.log, errors="replace") as f:
-            return f.read().count("(INJECTED)")
 
 
 def call(client, wrong, what, method, *args, **kwargs):
@@ -104,7 +74,8 @@ def one_round(phid, client, syscall, errno, nth):
     wrong = []
     before = leftovers(phid, client)
     other = client.container("other").expect(200).json
-    with Strace(phid, syscall, errno, nth) as tracer:
+    tids = threads(phid.process.pid)
+    with Strace(tids, f"{phid.dir}/strace", syscall, f"error={errno}:when={nth}", follow=True) as tracer:
         life(client, wrong)
     client.close()
     if not phid.alive():
