@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define _clean_(f) __attribute__((cleanup(f)))
@@ -22,6 +23,17 @@
 		(fd) = -1;                                                                                   \
 		_taken;                                                                                      \
 	})
+
+/* A copy of a text, NULL of NULL. Without memory phid aborts, is started again and settles what it was at: a text that is only
+ * missing would say something else. */
+static inline char *phi_strdup(const char *s)
+{
+	char *copy = s != NULL ? strdup(s) : NULL;
+
+	if (s != NULL && copy == NULL)
+		abort();
+	return copy;
+}
 
 static inline void phi_free_p(void *p)
 {

@@ -316,7 +316,7 @@ int json_parse(const char *text, size_t len, struct json **ret, struct phi_error
 	}
 	tree = cJSON_ParseWithLengthOpts(text, len, NULL, false);
 	if (tree == NULL)
-		return phi_error_set(e, PHI_BAD_REQUEST, EBADMSG, "", "the JSON document cannot be read");
+		return phi_error_set(e, PHI_INTERNAL, ENOMEM, "", "there is no memory for the JSON document");
 	twice = find_duplicate(tree);
 	if (twice != NULL) {
 		int r = phi_error_set(e, PHI_BAD_REQUEST, EBADMSG, "", "an object has the member \"%.100s\" twice",

@@ -78,7 +78,7 @@ static int tell(struct store *s, const char *type, const char *id, const char *i
 
 int claim(struct call *c, struct store *s, struct container *old, struct phi_error *e)
 {
-	_clean_free_ char *id = strdup(old->id), *incarnation = strdup(old->incarnation);
+	_clean_free_ char *id = phi_strdup(old->id), *incarnation = phi_strdup(old->incarnation);
 	int r;
 
 	if (id == NULL || incarnation == NULL)

@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define UNWRITTEN_MS 1000
+
 /* ---- the documents ---- */
 
 static char *cell_json(const struct cell *c)
@@ -110,7 +112,7 @@ static int apply_intent(struct store *s, void *ud, struct phi_error *e)
 	c.op = op->verb;
 	c.op_uid = op->uid;
 	free(c.op_key);
-	c.op_key = op->key ? strdup(op->key) : NULL;
+	c.op_key = phi_strdup(op->key);
 	c.op_signal = op->signal;
 	if (op->cell->ended) {
 		free(c.exit);
@@ -144,7 +146,7 @@ static int apply_stopped(struct store *s, struct operation *op, struct container
 	}
 	end = end_json(&cell->end);
 	free(c->exit);
-	c->exit = strdup(end);
+	c->exit = phi_strdup(end);
 	free(PHI_TAKE(c->cell));
 	c->state = STATE_STOPPED;
 	store_now(c->stopped_at);
@@ -237,32 +239,24 @@ static int apply(struct store *s, void *ud, struct phi_error *e)
 
 /* ---- what follows ---- */
 
-static void on_retry(void *ud)
+static void on_unwritten(void *ud)
 {
-	struct cell *c = ud;
+	struct operation *op = ud;
 
-	loop_source_clear(&c->watch);
-	if (c->op == NULL)
-		operation_go(operation_new(the_phid, c, VERB_END, NULL));
+	loop_source_clear(&op->again);
+	operation_commit(op);
 }
 
-/* The database could not be written. What was destroyed stays destroyed; it is tried again. */
+/* The database could not be written. What was done stays done and its callers are told; the record follows as soon as it can. Until then
+ * the operation is the container's, so that one who asks again with its key hears the outcome. */
 static void not_written(struct operation *op, const struct phi_error *e)
 {
-	struct phid *p = op->p;
 	struct cell *c = op->cell;
 	struct waiter *w = PHI_TAKE(op->waiters);
-	bool again = operation_destroys(op) && op->verb != VERB_DELETE_FORCE && !op->quarantine;
 
 	log_error(c->id, "%s", e->detail);
-	if (op->verb == VERB_KILL && !c->ended) {
-		c->ended = true;
-		c->end = (struct cell_end){.code = 128 + op->signal, .signal = op->signal, .reason = "killed"};
-	}
-	operation_free(op);
-	loop_source_clear(&c->watch);
-	if (again)
-		c->watch = loop_timer(p->loop, "retry", 1000, on_retry, c);
+	op->step = OP_UNWRITTEN;
+	op->again = loop_timer(op->p->loop, "unwritten", UNWRITTEN_MS, on_unwritten, op);
 	waiter_reply(w, 0, e, NULL);
 }
 

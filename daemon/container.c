@@ -108,7 +108,7 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 	row.op = c->verb;
 	row.op_uid = c->peer.uid;
 	free(row.op_key);
-	row.op_key = c->key ? strdup(c->key) : NULL;
+	row.op_key = phi_strdup(c->key);
 	r = store_container_update(s, &row, e);
 	if (r == 0 && c->key != NULL)
 		r = store_key_insert(s, c->peer.uid, c->key, c->request, row.incarnation, e);
@@ -287,7 +287,7 @@ static void destroy(struct call *c, const struct container *row)
 	}
 	if (op != NULL && c->verb == VERB_DELETE_FORCE) {
 		operation_supersede(op);
-	} else if (op != NULL) {
+	} else if (op != NULL && op->step != OP_UNWRITTEN) {
 		busy(c, lifecycle_verbs[op->verb], &e);
 		call_reply(c, 0, &e);
 		return;

@@ -70,7 +70,7 @@ static int existing(struct call *c, const struct container *old, const char *spe
 static int insert(struct call *c, struct store *s, const struct backend *b, const char *spec, const char *payload,
 		  struct phi_error *e)
 {
-	_clean_free_ char *annotations = c->bundle.annotations ? strdup(c->bundle.annotations) : strdup("{}");
+	_clean_free_ char *annotations = phi_strdup(c->bundle.annotations ? c->bundle.annotations : "{}");
 	struct container row = {
 		.state = STATE_CREATING,
 		.op = VERB_CREATE,

@@ -265,7 +265,7 @@ void request_reply_header(struct request *r, const char *name, const char *value
 	if (r->n_headers == HEADERS_MAX)
 		abort();
 	r->header_names[r->n_headers] = name;
-	r->header_values[r->n_headers++] = strdup(value);
+	r->header_values[r->n_headers++] = phi_strdup(value);
 }
 
 static void resume(struct request *r)
@@ -400,7 +400,7 @@ static struct request *request_new(struct http *h, struct MHD_Connection *mhd, c
 	r->mhd = mhd;
 	r->connection = info->socket_context;
 	r->connection->busy = true;
-	r->path = strdup(path);
+	r->path = phi_strdup(path);
 	r->next = h->requests;
 	r->at = &h->requests;
 	if (r->next != NULL)

@@ -34,6 +34,8 @@ struct operation *operation_new(struct phid *p, struct cell *c, enum container_v
 {
 	struct operation *op;
 
+	if (c->op != NULL && c->op->step == OP_UNWRITTEN)
+		operation_supersede(c->op); /* what comes now is written in its place */
 	if (c->op != NULL)
 		return NULL;
 	op = calloc(1, sizeof(*op));
@@ -80,7 +82,7 @@ void operation_supersede(struct operation *op)
 	struct waiter *w = PHI_TAKE(op->waiters);
 	struct phi_error e;
 
-	phi_error_set(&e, PHI_STATE, ECANCELED, "", "a forced delete came in between");
+	phi_error_set(&e, PHI_STATE, ECANCELED, "", "something else was asked for in between");
 	op->cell->op = NULL;
 	op->detached = true;
 	loop_source_clear(&op->deadline);
@@ -558,7 +560,7 @@ void operation_resume(struct phid *p, struct cell *c, const struct container *ro
 	if (verb == VERB_KILL || verb == VERB_DELETE_FORCE || (verb == VERB_END && row->op == VERB_END)) {
 		op = operation_new(p, c, verb, NULL);
 		op->uid = row->op_uid;
-		op->key = row->op_key ? strdup(row->op_key) : NULL;
+		op->key = phi_strdup(row->op_key);
 		op->signal = row->op_signal;
 		if (row->exit != NULL) {
 			c->ended = true;
@@ -587,7 +589,7 @@ void operation_resume(struct phid *p, struct cell *c, const struct container *ro
 	op = operation_new(p, c, verb, NULL);
 	op->resuming = true;
 	op->uid = row->op_uid;
-	op->key = row->op_key ? strdup(row->op_key) : NULL;
+	op->key = phi_strdup(row->op_key);
 	if (verb == VERB_END) {
 		arm(op);
 		observe(op);

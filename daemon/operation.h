@@ -23,6 +23,7 @@ struct operation {
 		OP_ACT,
 		OP_OBSERVE,
 		OP_COMMIT,
+		OP_UNWRITTEN, /* the outcome could not be committed; its callers were told, and it is tried again */
 	} step;
 	bool looked; /* of a create taken up: whether there is a cell at all */
 	bool resuming, failing; /* taken up after a start of phid; being undone */
@@ -48,10 +49,10 @@ struct operation {
 /* cells.c */
 struct cell *cell_of_incarnation(struct phid *p, const char *incarnation);
 
-/* Makes the operation the cell's; NULL if there is one already. waiter may be NULL (it is taken over). */
+/* Makes the operation the cell's; NULL if there is one already that is not only unwritten. waiter may be NULL (it is taken over). */
 struct operation *operation_new(struct phid *p, struct cell *c, enum container_verb verb, struct waiter *waiter);
 void operation_go(struct operation *op);
-/* Ends it at once with an error to its callers and no change; a forced delete comes in its place. */
+/* Ends it at once with an error to its callers and no change; another comes in its place. */
 void operation_supersede(struct operation *op);
 void operation_join(struct operation *op, struct waiter *w);
 /* Takes up what the database says was begun, after a start. done(p) when it is decided. */

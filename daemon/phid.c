@@ -116,7 +116,7 @@ static void take_sockets(struct config *c, int *ret_http, int *ret_keepers)
 	/* Where it really is, keepers are told. */
 	if (*ret_http >= 0 && getsockname(*ret_http, (struct sockaddr *)&a, &size) == 0 && a.sun_path[0] == '/') {
 		free(c->socket);
-		c->socket = strdup(a.sun_path);
+		c->socket = phi_strdup(a.sun_path);
 	}
 }
 

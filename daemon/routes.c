@@ -73,7 +73,7 @@ static void get_root(struct phid *p, struct request *r, const char *id)
 {
 	(void)p;
 	(void)id;
-	reply_json(r, 200, strdup("{\"name\":\"phid\",\"version\":\"" PACKAGE_VERSION "\",\"api\":\"v1\"}"));
+	reply_json(r, 200, phi_strdup("{\"name\":\"phid\",\"version\":\"" PACKAGE_VERSION "\",\"api\":\"v1\"}"));
 }
 
 static void get_health(struct phid *p, struct request *r, const char *id)

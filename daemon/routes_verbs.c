@@ -104,7 +104,7 @@ static void on_plan(void *ud, const char *plan)
 	struct mutation *m = ud;
 
 	if (m->request != NULL)
-		reply_json(m->request, 200, strdup(plan));
+		reply_json(m->request, 200, phi_strdup(plan));
 	loop_source_free(m->timer);
 	free(m);
 }
@@ -118,7 +118,7 @@ static void on_late(void *ud)
 	if (store_container_by_id(m->p->store, STORE_READ, m->id, &c, NULL) == 0)
 		reply_json(m->request, 202, view_container(m->p, &c));
 	else
-		reply_json(m->request, 202, strdup("{}"));
+		reply_json(m->request, 202, phi_strdup("{}"));
 	m->request = NULL;
 }
 
@@ -159,7 +159,7 @@ static struct call *new_call(struct phid *p, struct request *r, const char *id, 
 	c->timeout_ms = -1;
 	snprintf(c->id, sizeof(c->id), "%s", id);
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", incarnation ? incarnation : "");
-	c->key = key ? strdup(key) : NULL;
+	c->key = phi_strdup(key);
 	summarize(r, c->request);
 	return c;
 }
@@ -190,8 +190,8 @@ static int read_oci(const struct json *j, struct call *c, struct phi_error *e)
 	if (!json_is_object(j) || only_members(j, members, e) < 0 || id == NULL || root == NULL || root[0] != '/' ||
 	    strlen(root) > PHI_PATH_MAX || strlen(id) > PHI_ID_MAX)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/oci", "{\"id\": text, \"root\": absolute path} was expected");
-	c->oci_id = strdup(id);
-	c->oci_root = strdup(root);
+	c->oci_id = phi_strdup(id);
+	c->oci_root = phi_strdup(root);
 	return 0;
 }
 
@@ -224,7 +224,7 @@ static int read_create(struct request *r, struct json *j, struct call *c, struct
 	if (c->external_keeper && incarnation == NULL)
 		return phi_error_set(e, PHI_INVALID, EINVAL, "/incarnation", "a keeper of the caller's needs one to be known by");
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", incarnation ? incarnation : "");
-	c->bundle.path = bundle ? strdup(bundle) : NULL;
+	c->bundle.path = phi_strdup(bundle);
 	c->bundle.spec_json = json_take(j, "spec");
 	return 0;
 }

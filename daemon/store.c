@@ -35,10 +35,10 @@ static int sql_error(sqlite3 *db, struct phi_error *e)
 			     sqlite3_errmsg(db), sqlite3_extended_errcode(db));
 }
 
-sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, ...)
+static sqlite3_stmt *begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, va_list ap)
 {
+	int rc = SQLITE_OK;
 	sqlite3_stmt *st;
-	va_list ap;
 	size_t i = 0;
 
 	while (i < STORE_STATEMENTS_MAX && s->cache[side][i].sql != NULL && s->cache[side][i].sql != sql)
@@ -54,13 +54,26 @@ sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error 
 		s->cache[side][i].sql = sql;
 	}
 	st = s->cache[side][i].stmt;
-	va_start(ap, types);
-	for (int n = 1; types[n - 1] != '\0'; n++) {
+	for (int n = 1; rc == SQLITE_OK && types[n - 1] != '\0'; n++) {
 		if (types[n - 1] == 'i')
-			sqlite3_bind_int64(st, n, va_arg(ap, int64_t));
+			rc = sqlite3_bind_int64(st, n, va_arg(ap, int64_t));
 		else
-			sqlite3_bind_text(st, n, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+			rc = sqlite3_bind_text(st, n, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
 	}
+	if (rc == SQLITE_OK)
+		return st;
+	sql_error(s->db[side], e); /* else a text would be written as NULL */
+	sql_end(st);
+	return NULL;
+}
+
+sqlite3_stmt *sql_begin(struct store *s, enum store_side side, struct phi_error *e, const char *sql, const char *types, ...)
+{
+	sqlite3_stmt *st;
+	va_list ap;
+
+	va_start(ap, types);
+	st = begin(s, side, e, sql, types, ap);
 	va_end(ap);
 	return st;
 }
@@ -89,20 +102,15 @@ void sql_end(sqlite3_stmt *st)
 
 int sql_run(struct store *s, struct phi_error *e, const char *sql, const char *types, ...)
 {
-	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, e, sql, "");
+	sqlite3_stmt *st;
 	va_list ap;
 	int r;
 
+	va_start(ap, types);
+	st = begin(s, STORE_WRITE, e, sql, types, ap);
+	va_end(ap);
 	if (st == NULL)
 		return -EIO;
-	va_start(ap, types);
-	for (int n = 1; types[n - 1] != '\0'; n++) {
-		if (types[n - 1] == 'i')
-			sqlite3_bind_int64(st, n, va_arg(ap, int64_t));
-		else
-			sqlite3_bind_text(st, n, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
-	}
-	va_end(ap);
 	r = sql_step(st, e);
 	sql_end(st);
 	return r < 0 ? r : 0;
@@ -123,6 +131,8 @@ const char *sql_text(sqlite3_stmt *st, int column)
 {
 	const char *t = (const char *)sqlite3_column_text(st, column);
 
+	if (t == NULL && sqlite3_errcode(sqlite3_db_handle(st)) == SQLITE_NOMEM)
+		abort(); /* there is a text, but no memory for it */
 	return t ? t : "";
 }
 
@@ -340,8 +350,8 @@ void store_release(struct store *s)
 
 void store_rollback_to(struct store *s)
 {
-	sql_run(s, NULL, "ROLLBACK TO one", "");
-	sql_run(s, NULL, "RELEASE one", "");
+	if (sql_run(s, NULL, "ROLLBACK TO one", "") < 0 || sql_run(s, NULL, "RELEASE one", "") < 0)
+		store_rollback(s); /* all of it then: nothing half done is committed */
 }
 
 bool store_in_transaction(const struct store *s)
@@ -351,7 +361,9 @@ bool store_in_transaction(const struct store *s)
 
 void store_rollback(struct store *s)
 {
-	sql_run(s, NULL, "ROLLBACK", "");
+	sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
+	if (store_in_transaction(s))
+		abort();
 }
 
 void store_commit_start(struct store *s)

@@ -27,12 +27,7 @@ void container_done(struct container *c)
 
 static char *column_dup(sqlite3_stmt *st, int column)
 {
-	const char *t = (const char *)sqlite3_column_text(st, column);
-	char *d = t ? strdup(t) : NULL;
-
-	if (t != NULL && d == NULL)
-		abort();
-	return d;
+	return sqlite3_column_type(st, column) != SQLITE_NULL ? phi_strdup(sql_text(st, column)) : NULL;
 }
 
 static void read_row(sqlite3_stmt *st, struct container *c)

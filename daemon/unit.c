@@ -94,7 +94,7 @@ int unit_start(struct phid *p, const struct cell *c, char *const argv[], struct 
 	snprintf(j->id, sizeof(j->id), "%s", c->id);
 	snprintf(j->name, sizeof(j->name), "phid-keeper-%lld.service", (long long)c->row);
 	for (; argv[j->n] != NULL && j->n + 1 < PHI_COUNT(j->argv); j->n++)
-		j->argv[j->n] = strdup(argv[j->n]);
+		j->argv[j->n] = phi_strdup(argv[j->n]);
 	jobs_submit(p->jobs, unit_run, unit_done, j);
 	return 0;
 }

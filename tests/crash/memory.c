@@ -76,5 +76,5 @@ char *strndup(const char *s, size_t max)
 
 char *strdup(const char *s)
 {
-	return strndup(s, SIZE_MAX);
+	return strndup(s, strlen(s));
 }

@@ -132,9 +132,9 @@ class Rig:
     def get(self, path):
         return self.call("GET", path)
 
-    def mutate(self, method, path, body=None):
+    def mutate(self, method, path, body=None, key=None):
         """A mutation as a good client makes it: with a key, asked again until there is an answer."""
-        key = str(uuid.uuid4())
+        key = key or str(uuid.uuid4())
         end = time.monotonic() + 30
         while True:
             try:

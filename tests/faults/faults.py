@@ -23,6 +23,7 @@ FAULTS = [
     "sendmsg:ENOBUFS", "sendto:EPIPE", "recvfrom:ECONNRESET", "epoll_wait:EINTR",
 ]
 COUNTS = {"boot": {"cmdline": "sim=count:10"}}
+UNSETTLED = "SELECT id, state, op FROM containers WHERE op IS NOT NULL OR state = 'creating'"
 passed = failed = 0
 
 
@@ -80,6 +81,9 @@ def one_round(phid, client, syscall, errno, nth):
     client.close()
     if not phid.alive():
         return [f"phid ended: {phid.log()[-1500:]}"], True
+
+    if not eventually(lambda: not phid.rows(UNSETTLED)):
+        wrong.append(f"unsettled: {phid.rows(UNSETTLED)}")
 
     def cleaned():  # an end may still be on its way
         return call(client, wrong, "clean up", client.delete, "a", force=True) in (204, 404) and leftovers(phid, client) == before
