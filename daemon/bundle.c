@@ -263,7 +263,9 @@ void bundle_load(struct bundle *b)
 	snprintf(path, sizeof(path), "/proc/%d/root", (int)b->peer);
 	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0) {
-		phi_error_set(e, PHI_FORBIDDEN, errno, "", "the caller's root cannot be opened: %s", strerror(errno));
+		bool refused = errno == EACCES || errno == EPERM || errno == ENOENT; /* ENOENT: it went away */
+
+		phi_error_set(e, refused ? PHI_FORBIDDEN : PHI_INTERNAL, errno, "", "the caller's root cannot be opened: %s", strerror(errno));
 		return;
 	}
 	if (b->path != NULL)

@@ -21,6 +21,7 @@
 
 #define PER_USER_MAX	 256
 #define CONNECTIONS_MAX	 2048
+#define OTHERS_MAX	 1024 /* and no more where the next is no administrator: many users together keep none out */
 #define IDLE_TIMEOUT_S	 30
 #define HEADERS_MAX	 4
 
@@ -184,7 +185,7 @@ static void on_accept(void *ud, uint32_t revents)
 
 		if (fd < 0)
 			break;
-		if (peer_read(fd, &peer) < 0 || h->n >= CONNECTIONS_MAX || !make_room(h, peer.uid))
+		if (peer_read(fd, &peer) < 0 || h->n >= (peer.role == ROLE_ADMIN ? CONNECTIONS_MAX : OTHERS_MAX) || !make_room(h, peer.uid))
 			turn_away(fd);
 		else if (MHD_add_connection(h->mhd, fd, (struct sockaddr *)&a, sizeof(a)) != MHD_YES)
 			log_warn(NULL, "a connection could not be taken: %s", strerror(errno));
@@ -482,8 +483,9 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 		return MHD_YES;
 	}
 	if (*upload_n > 0) {
-		if (!append(r, upload, *upload_n))
-			r->too_large = true; /* swallowed, so that the client reads the answer */
+		/* Swallowed, so that the client reads the answer: what is too large, and what will be refused whatever it says. */
+		if (r->connection->peer.role == ROLE_ADMIN && !append(r, upload, *upload_n))
+			r->too_large = true;
 		*upload_n = 0;
 		return MHD_YES;
 	}

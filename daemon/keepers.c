@@ -294,6 +294,26 @@ static void on_readable(void *ud, uint32_t revents)
 	}
 }
 
+/* Room for one more, at the cost of the oldest that has said nothing yet, else of the oldest without a container. */
+static bool make_room(struct keepers *all)
+{
+	struct keeper *silent = NULL, *stranger = NULL;
+
+	if (all->n < CONNECTIONS_MAX)
+		return true;
+	for (struct keeper *k = all->first; k != NULL; k = k->next) { /* the youngest first */
+		if (!k->greeted)
+			silent = k;
+		else if (k->cell == NULL)
+			stranger = k;
+	}
+	if (silent == NULL)
+		silent = stranger;
+	if (silent != NULL)
+		keeper_free(silent);
+	return silent != NULL;
+}
+
 static void on_accept(void *ud, uint32_t revents)
 {
 	struct keepers *all = ud;
@@ -306,7 +326,7 @@ static void on_accept(void *ud, uint32_t revents)
 
 		if (fd < 0)
 			return;
-		if (peer_read(fd, &peer) < 0 || peer.role != ROLE_ADMIN || all->n >= CONNECTIONS_MAX) {
+		if (peer_read(fd, &peer) < 0 || peer.role != ROLE_ADMIN || !make_room(all)) {
 			close(fd);
 			continue;
 		}

@@ -169,6 +169,15 @@ static void begin(struct cell *c, uint64_t token, enum doing doing, const char *
 	send_command(c, command);
 }
 
+/* Is it a thread of that process? The number comes from QEMU, in which a guest may have taken over. */
+static bool is_thread_of(pid_t pid, int64_t tid)
+{
+	char path[60];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%" PRId64, (int)pid, tid);
+	return pid > 0 && tid > 0 && access(path, F_OK) == 0;
+}
+
 /* The i-th vCPU's thread on the i-th CPU of the grant. */
 static int pin(const struct cell *c, const struct json *threads, struct phi_error *e)
 {
@@ -181,6 +190,8 @@ static int pin(const struct cell *c, const struct json *threads, struct phi_erro
 
 		if (!json_integer(json_get(t, "thread-id"), &tid))
 			return phi_error_set(e, PHI_BACKEND, EPROTO, "", "QEMU named no thread for vCPU %u", pinned);
+		if (!is_thread_of(c->pid, tid))
+			return phi_error_set(e, PHI_BACKEND, EPROTO, "", "the thread %" PRId64 " that QEMU names for vCPU %u is none of its own", tid, pinned);
 		CPU_ZERO(&set);
 		CPU_SET((size_t)cpu, &set);
 		if (sched_setaffinity((pid_t)tid, sizeof(set), &set) < 0)

@@ -161,18 +161,29 @@ static int connect_to(const char *path, int type)
 	return fd;
 }
 
+/* libFuzzer's timer interrupts whom it likes. */
+static bool readable(int fd, int ms)
+{
+	struct pollfd p = {fd, POLLIN, 0};
+	int r;
+
+	do
+		r = poll(&p, 1, ms);
+	while (r < 0 && errno == EINTR);
+	return r > 0;
+}
+
 /* Reads to the end; the bytes in buf, cut at its size. False if the end did not come in time. */
 static bool read_all(int fd, int ms, char *buf, size_t size)
 {
 	size_t n = 0;
 
 	for (;;) {
-		struct pollfd p = {fd, POLLIN, 0};
 		char rest[4096];
 		ssize_t r;
 
 		buf[n] = '\0';
-		if (poll(&p, 1, ms) <= 0)
+		if (!readable(fd, ms))
 			return false;
 		r = n + 1 < size ? read(fd, buf + n, size - n - 1) : read(fd, rest, sizeof(rest));
 		if (r <= 0)
@@ -303,13 +314,12 @@ static void fuzz_qmp(const uint8_t *data, size_t n)
 {
 	static char answer[65536], body[300];
 	int fd = greet(INCARNATION, true), api;
-	struct pollfd spawn = {fd, POLLIN, 0};
 
 	snprintf(body, sizeof(body), "{\"incarnation\":\"" INCARNATION "\",\"keeper\":\"caller\",\"spec\":{\"backend\":\"qemu\",\"boot\":{\"kernel\":\"%s\"}}}",
 		 kernel_path);
 	api = connect_to(api_path, SOCK_STREAM);
 	dprintf(api, "PUT /v1/containers/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
-	must(poll(&spawn, 1, ALIVE_MS) == 1);
+	must(readable(fd, ALIVE_MS));
 	send_packets(fd, data, n);
 	close(fd);
 	must(read_all(api, ALIVE_MS, answer, sizeof(answer)));
