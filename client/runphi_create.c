@@ -152,7 +152,7 @@ static int create(const struct invocation *v, const char *bundle, const struct o
 		cgroup = NULL;
 	/* A relative path may be taken from wherever the runtime likes (config-linux.md): from the root. */
 	if (cgroup != NULL && (cgroup[0] == '/' || strchr(cgroup, ':') != NULL))
-		m->cgroup = strdup(cgroup);
+		m->cgroup = phi_strdup(cgroup);
 	else if (cgroup != NULL && asprintf(&m->cgroup, "/%s", cgroup) < 0)
 		abort();
 	if (r == 0 && m->cgroup != NULL)

@@ -22,19 +22,28 @@ void marker_free(struct marker *m)
 	m->cgroup = m->hooks = NULL;
 }
 
-/* Hooks are in it, which run as the caller: it must be the caller's own, or root's. */
-static FILE *open_own(const char *path)
+static bool is_own(int fd)
 {
-	_clean_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	struct stat st;
-	FILE *f;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return NULL;
+		return false;
 	if (st.st_uid != 0 && st.st_uid != geteuid()) {
 		errno = EPERM;
-		return NULL;
+		return false;
 	}
+	return true;
+}
+
+/* Hooks are in it, which run as the caller: it must be the caller's own, or root's, and so must be who can put another in its place. */
+static FILE *open_own(const char *dir, const char *id)
+{
+	_clean_close_ int d = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	_clean_close_ int fd = is_own(d) ? openat(d, id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+	FILE *f;
+
+	if (!is_own(fd))
+		return NULL;
 	f = fdopen(fd, "r");
 	if (f != NULL)
 		fd = -1; /* it is the stream's */
@@ -50,8 +59,8 @@ int marker_read(const struct invocation *v, const char *id, struct marker *ret)
 	int keeper = 0, words;
 
 	*ret = (struct marker){0};
-	marker_path(v, id, path, sizeof(path));
-	f = open_own(path);
+	marker_path(v, "", path, sizeof(path));
+	f = open_own(path, id);
 	if (f == NULL)
 		return -errno;
 	words = fscanf(f, "runphi-marker 1\nincarnation %36s\nrecord %128s\nkeeper %d %" SCNu64 "\n", ret->incarnation, ret->record,
@@ -62,9 +71,9 @@ int marker_read(const struct invocation *v, const char *id, struct marker *ret)
 			break;
 		line[n - 1] = '\0';
 		if (strncmp(line, "cgroup ", 7) == 0 && ret->cgroup == NULL)
-			ret->cgroup = strdup(line + 7);
+			ret->cgroup = phi_strdup(line + 7);
 		else if (strncmp(line, "hooks ", 6) == 0 && ret->hooks == NULL)
-			ret->hooks = strdup(line + 6);
+			ret->hooks = phi_strdup(line + 6);
 		else if (strcmp(line, "end") == 0)
 			words = 5;
 	}

@@ -231,17 +231,19 @@ def test_what_is_no_kernel_is_refused_with_qemus_words(qemu):
 
 # ---- markers of others ----
 
-def test_a_marker_of_another_user_is_not_taken(runphi, client):
+@pytest.mark.parametrize("what", ["the marker", "its directory"])
+def test_a_marker_of_another_user_is_not_taken(runphi, client, what):
     """What is in it would run as the caller: hooks, and signals to a pid."""
     seen = runphi.dir / "seen"
     hook = {"hooks": {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {seen}"]}]}}
     runphi.good("create", "-b", runphi.bundle("b", SIM, hook), "one")
     marker, = runphi.markers()
-    os.chown(marker, 12345, 12345)
+    owned = marker if what == "the marker" else marker.parent
+    os.chown(owned, 12345, 12345)
     for verb in (["state"], ["start"], ["kill"], ["delete", "--force"], ["ps"]):
         status, _, err = runphi(*verb, "one")
         assert status == 1 and "another user's" in err, (verb, err)
     assert not seen.exists() and client.containers()[0]["state"] == "created"
-    os.chown(marker, 0, 0)
+    os.chown(owned, 0, 0)
     runphi.good("delete", "--force", "one")
     assert seen.exists()

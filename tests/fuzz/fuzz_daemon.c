@@ -193,7 +193,7 @@ static bool read_all(int fd, int ms, char *buf, size_t size)
 	}
 }
 
-/* A request of our own, which must be answered well (or 404). The whole answer in `answer`. */
+/* A request of our own, which must be answered well, or by 404 or 409. The whole answer in `answer`. */
 static void request(const char *method, const char *path, const char *body, char *answer, size_t size)
 {
 	int fd = connect_to(api_path, SOCK_STREAM), status = 0;
@@ -202,25 +202,28 @@ static void request(const char *method, const char *path, const char *body, char
 		body ? body : "");
 	must(read_all(fd, ALIVE_MS, answer, size));
 	close(fd);
-	if (sscanf(answer, "HTTP/1.1 %d", &status) != 1 || (status / 100 != 2 && status != 404))
+	if (sscanf(answer, "HTTP/1.1 %d", &status) != 1 || (status / 100 != 2 && status != 404 && status != 409))
 		fprintf(stderr, "%s %s: %s\n", method, path, answer), abort();
 }
 
-static void delete_all(void)
+/* Answers how many there were. One that was reserved in this very moment is busy (409), and there the next time. */
+static int delete_all(void)
 {
 	static char answer[1 << 20], deleted[65536];
 	_clean_json_ struct json *j = NULL;
 	const char *body;
+	int n = 0;
 
 	request("GET", "/v1/containers?limit=1000", NULL, answer, sizeof(answer));
 	body = strstr(answer, "\r\n\r\n");
 	must(body != NULL && json_parse(body + 4, strlen(body + 4), &j, NULL) == 0);
-	for (const struct json *c = json_first(json_get(j, "items")); c != NULL; c = json_next(c)) {
+	for (const struct json *c = json_first(json_get(j, "items")); c != NULL; c = json_next(c), n++) {
 		char path[400];
 
 		snprintf(path, sizeof(path), "/v1/containers/%s?force=true", json_get_string(c, "id"));
 		request("DELETE", path, NULL, deleted, sizeof(deleted));
 	}
+	return n;
 }
 
 /* ---- keepers ---- */
@@ -420,8 +423,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
+	int turns = 0;
+
 	chosen->run(data, n);
-	delete_all();
+	while (delete_all() > 0)
+		must(++turns < 1000);
 	end_keepers();
 	return 0;
 }
