@@ -381,7 +381,7 @@ static void begin_daemon(void)
 	must(mkdir(cells, 0700) == 0 && fd >= 0 && write(fd, "kernel", 6) == 6);
 	close(fd);
 	p->config = (struct config){.socket = api_path, .state_dir = dir, .runtime_dir = dir, .keeper = (char[]){"/none"}, .host_root = (char[]){""},
-				    .action_timeout_ms = 500, .vm_uid_base = 2000000000};
+				    .action_timeout_ms = 15000, .vm_uid_base = 2000000000};
 	must(platform_read(platform, strlen(platform), &p->platform, &e) == 0);
 	host_boot_id(p->boot_id);
 	signal(SIGPIPE, SIG_IGN);
