@@ -146,7 +146,9 @@ def jailhouse_scenario(rig):
     wrong = []
     path = bundle(rig, "inmate", "", "")
     with open(f"{path}/rootfs/boot/config.json", "w") as f:
-        f.write('{"format":"phid-boot/1","boot":{"inmate":"/boot/guest.elf"},"memory":[{"size":"1M"}]}')
+        f.write('{"format":"phid-boot/1","boot":{"inmate":"/boot/inmate.bin"},"memory":[{"size":"1M"}]}')
+    with open(f"{path}/rootfs/boot/inmate.bin", "wb") as f:
+        f.write(bytes(4096))
 
     def cell(ident):
         row = record(rig, ident)["cell"]
