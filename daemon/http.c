@@ -434,6 +434,15 @@ static void refuse_size(struct request *r)
 	routes_refuse(r, &e);
 }
 
+/* RFC 9112, 6.1: one reader goes by the one, another by the other, and what is body to one is the next request to the other. */
+static void refuse_framing(struct request *r)
+{
+	struct phi_error e;
+
+	phi_error_set(&e, PHI_BAD_REQUEST, EBADMSG, "", "a request has a Content-Length or a Transfer-Encoding, not both");
+	routes_refuse(r, &e);
+}
+
 static void refuse_stopping(struct request *r)
 {
 	struct phi_error e;
@@ -476,11 +485,12 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 	if (r == NULL) {
 		r = *context = request_new(h, mhd, path, method);
 		length = request_header(r, "Content-Length");
-		if (length != NULL && strtoull(length, NULL, 10) > PHI_BODY_MAX) {
+		if (length != NULL && request_header(r, "Transfer-Encoding") != NULL)
+			refuse_framing(r);
+		else if (length != NULL && strtoull(length, NULL, 10) > PHI_BODY_MAX)
 			refuse_size(r);
-			return MHD_queue_response(mhd, (unsigned)r->status, r->response);
-		}
-		return MHD_YES;
+		/* Answered before its body: libmicrohttpd closes the connection after it. */
+		return r->response != NULL ? MHD_queue_response(mhd, (unsigned)r->status, r->response) : MHD_YES;
 	}
 	if (*upload_n > 0) {
 		/* Swallowed, so that the client reads the answer: what is too large, and what will be refused whatever it says. */
