@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KEEPER_VERSION	   3 /* 2: INPUT and TAKEN; 3: OUTPUT, and SPAWN without a console */
+#define KEEPER_VERSION	   4 /* 2: INPUT and TAKEN; 3: OUTPUT, and SPAWN without a console; 4: 4096 CPUs */
 #define KEEPER_SOCKET_NAME "keeper.sock"
 #define KEEPER_MESSAGE_MAX 65536
 #define KEEPER_FDS_MAX	   8

@@ -9,7 +9,7 @@
 #define PHI_KEY_MAX           128  /* Idempotency-Key */
 #define PHI_LABELS_MAX        64
 #define PHI_LABEL_VALUE_MAX   4096
-#define PHI_CPUS_MAX          1024 /* highest CPU id + 1 */
+#define PHI_CPUS_MAX          4096 /* highest CPU id + 1 */
 #define PHI_MEMORY_REGIONS_MAX 16
 #define PHI_POOLS_MAX         64
 #define PHI_DEVICES_MAX       16  /* of one container */

@@ -22,19 +22,21 @@ struct alloc_view *alloc_view_new(const struct platform *p)
 	if (v->devices == NULL || v->remote == NULL || v->virtual == NULL)
 		abort();
 	for (int c = cpuset_next(&p->cpus.ids, 0); c >= 0; c = cpuset_next(&p->cpus.ids, (unsigned)c + 1)) {
-		const struct platform_cpu *row = platform_cpu(p, (unsigned)c);
 		struct alloc_cpu *cpu = &v->cpus[c];
 
 		cpu->exists = true;
 		v->n_cpus = (unsigned)c + 1;
 		cpu->host = cpuset_has(&p->cpus.host, (unsigned)c);
 		cpu->core = c; /* without topology every CPU is a core of its own */
-		if (row != NULL) {
-			cpu->package = row->package;
-			cpu->cluster = row->cluster;
-			cpu->core = row->core;
-			cpu->node = row->node;
-		}
+	}
+	for (size_t i = 0; i < p->cpus.topology.n; i++) {
+		const struct platform_cpu *row = (const struct platform_cpu *)p->cpus.topology.items + i;
+		struct alloc_cpu *cpu = &v->cpus[row->id];
+
+		cpu->package = row->package;
+		cpu->cluster = row->cluster;
+		cpu->core = row->core;
+		cpu->node = row->node;
 	}
 	return v;
 }
@@ -52,13 +54,18 @@ void alloc_view_free(struct alloc_view *v)
 
 void alloc_view_add(struct alloc_view *v, const struct alloc_range *r)
 {
+	size_t i = v->n_ranges;
+
 	if (v->n_ranges == v->room) {
 		v->room = v->room ? v->room * 2 : 32;
 		v->ranges = realloc(v->ranges, v->room * sizeof(*r));
 		if (v->ranges == NULL)
 			abort();
 	}
-	v->ranges[v->n_ranges++] = *r;
+	while (i > 0 && v->ranges[i - 1].base > r->base)
+		i--;
+	memmove(v->ranges + i + 1, v->ranges + i, (v->n_ranges++ - i) * sizeof(*r));
+	v->ranges[i] = *r;
 }
 
 void alloc_blocked(struct alloc_refusal *r, const char *owner, const char *format, ...)
@@ -262,19 +269,30 @@ static bool find_in_way(const struct alloc_view *v, const struct alloc_grant *g,
 	return false;
 }
 
-/* The end of the hole that begins at base: the lowest base of a range in the way behind it, or the pool's end. */
-static uint64_t hole_end(const struct alloc_view *v, const struct alloc_grant *g, uint64_t base, uint64_t end,
-			 uint64_t colors)
+/* The first range in the way of what begins at base: the granted ones are looked at from *i on, as base only grows. One of this very
+ * wish that begins lower comes before it. */
+static bool next_range(const struct alloc_view *v, const struct alloc_grant *g, uint64_t base, uint64_t colors, size_t *i, uint64_t *ret_base,
+		       uint64_t *ret_end)
 {
-	for (size_t i = 0; i < v->n_ranges; i++)
-		if (v->ranges[i].has_base && (v->ranges[i].colors & colors) && v->ranges[i].base >= base &&
-		    v->ranges[i].base < end)
-			end = v->ranges[i].base;
-	for (size_t i = 0; i < g->n_memory; i++)
-		if (g->memory[i].has_base && (g->memory[i].colors & colors) && g->memory[i].base >= base &&
-		    g->memory[i].base < end)
-			end = g->memory[i].base;
-	return end;
+	bool found;
+
+	while (*i < v->n_ranges && (!v->ranges[*i].has_base || (v->ranges[*i].colors & colors) == 0 || v->ranges[*i].base + v->ranges[*i].size <= base))
+		++*i;
+	found = *i < v->n_ranges;
+	if (found) {
+		*ret_base = v->ranges[*i].base;
+		*ret_end = *ret_base + v->ranges[*i].size;
+	}
+	for (size_t n = 0; n < g->n_memory; n++) {
+		const struct alloc_memory *m = &g->memory[n];
+
+		if (m->has_base && (m->colors & colors) != 0 && m->base + m->size > base && (!found || m->base < *ret_base)) {
+			found = true;
+			*ret_base = m->base;
+			*ret_end = m->base + m->size;
+		}
+	}
+	return found;
 }
 
 static bool fit_range(const struct alloc_view *v, const struct alloc_grant *g, const struct platform_pool *pool,
@@ -283,16 +301,16 @@ static bool fit_range(const struct alloc_view *v, const struct alloc_grant *g, c
 	const uint64_t end = pool->base + pool->size, step = alignment_of(m->size);
 	uint64_t base = align_up(pool->base, step);
 	bool found = false;
+	size_t i = 0;
 
 	while (base < end && m->size <= end - base) {
-		struct alloc_range r;
-		uint64_t hole;
+		uint64_t next = end, next_end = end, hole;
 
-		if (find_in_way(v, g, base, m->size, colors, &r)) {
-			base = align_up(r.base + r.size, step);
+		if (next_range(v, g, base, colors, &i, &next, &next_end) && next < base + m->size) {
+			base = align_up(next_end, step);
 			continue;
 		}
-		hole = hole_end(v, g, base, end, colors) - base;
+		hole = (next < end ? next : end) - base;
 		if (!found || hole < *ret_hole) {
 			found = true;
 			*ret_base = base;

@@ -48,7 +48,7 @@ struct alloc_view {
 	const struct platform *platform;
 	unsigned n_cpus; /* highest CPU + 1 */
 	struct alloc_cpu cpus[PHI_CPUS_MAX];
-	struct alloc_range *ranges; /* owned */
+	struct alloc_range *ranges; /* owned; by base */
 	size_t n_ranges, room;
 	int64_t generation; /* of the vector in the database that it was filled from */
 	struct alloc_unit *devices, *remote, *virtual; /* owned */

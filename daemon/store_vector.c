@@ -66,7 +66,7 @@ static int read_ranges(struct store *s, enum store_side side, struct alloc_view 
 {
 	sqlite3_stmt *st = sql_begin(s, side, e,
 				     "SELECT g.pool, g.base, g.size, g.colors, c.id, g.state FROM memory_grants g "
-				     "JOIN containers c USING (row) ORDER BY g.number",
+				     "JOIN containers c USING (row) ORDER BY g.base, g.number",
 				     "");
 	int r;
 

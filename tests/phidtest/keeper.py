@@ -11,7 +11,7 @@ def packet(kind, rest=b"", length=None):
     return struct.pack("<IHH", 8 + len(rest) if length is None else length, kind, 0) + rest
 
 
-def hello(incarnation, cell=0, pid=0, cell_pid=0, by_caller=True, version=3):
+def hello(incarnation, cell=0, pid=0, cell_pid=0, by_caller=True, version=4):
     return packet(HELLO, struct.pack("<IIiiQQ40sI4x", version, cell, pid, cell_pid, 0, 0, incarnation.encode(), by_caller))
 
 

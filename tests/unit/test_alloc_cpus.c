@@ -289,7 +289,7 @@ static void an_explicit_set_is_granted_as_it_is_or_not_at_all(void **state)
 
 static void a_cpu_that_the_host_has_not_is_an_invalid_wish(void **state)
 {
-	static const unsigned cpus[] = {8, 63, 64, 1023};
+	static const unsigned cpus[] = {8, 63, 64, 4095};
 	struct platform p;
 	struct alloc_view *v = view_of(&topologies[0], 0, &p);
 
@@ -346,10 +346,10 @@ static void a_host_with_gaps_in_its_numbers_grants_what_is_there(void **state)
 	struct phi_error e;
 
 	(void)state;
-	host_read("{\"format\":\"phid-platform/1\",\"cpus\":{\"ids\":\"0,5,64,1023\",\"host\":\"0\"}}", &p);
+	host_read("{\"format\":\"phid-platform/1\",\"cpus\":{\"ids\":\"0,5,64,4095\",\"host\":\"0\"}}", &p);
 	v = alloc_view_new(&p);
 	assert_done(alloc_fit(v, &s, true, &g, &why, &e), e);
-	assert_true(cpuset_has(&g.cpus, 5) && cpuset_has(&g.cpus, 64) && cpuset_has(&g.cpus, 1023));
+	assert_true(cpuset_has(&g.cpus, 5) && cpuset_has(&g.cpus, 64) && cpuset_has(&g.cpus, 4095));
 	assert_refused(alloc_fit(v, &four, true, &g, &why, &e), e, PHI_NO_RESOURCES, "/spec/cpus");
 	alloc_view_free(v);
 	platform_free(&p);

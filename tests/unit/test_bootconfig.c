@@ -266,12 +266,12 @@ static void wrong_types_in_a_runphi_image_are_refused_at_their_field(void **stat
 		{"{\"memory\":1.5}", "/memory"},
 		{"{\"memory\":1073741825}", "/memory"},
 		{"{\"vcpus\":-1}", "/vcpus"},
-		{"{\"vcpus\":1025}", "/vcpus"},
+		{"{\"vcpus\":4097}", "/vcpus"},
 		{"{\"vcpus\":\"2\"}", "/vcpus"},
 		{"{\"vcpu_pinning\":{\"vcpu\":0,\"pcpu\":1}}", "/vcpu_pinning"},
 		{"{\"vcpu_pinning\":[1]}", "/vcpu_pinning"},
 		{"{\"vcpu_pinning\":[{\"vcpu\":0}]}", "/vcpu_pinning"},
-		{"{\"vcpu_pinning\":[{\"vcpu\":0,\"pcpu\":1024}]}", "/vcpu_pinning"},
+		{"{\"vcpu_pinning\":[{\"vcpu\":0,\"pcpu\":4096}]}", "/vcpu_pinning"},
 		{"{\"vcpu_pinning\":[{\"vcpu\":0,\"pcpu\":-1}]}", "/vcpu_pinning"},
 	};
 
@@ -300,7 +300,7 @@ static void whatever_is_accepted_can_be_stored_and_read_again(void **state)
 
 		memset(line, 'a', sizeof(line));
 		line[n] = '\0';
-		snprintf(text, sizeof(text), "{\"inmate\":\"/z\",\"memory\":1073741824,\"vcpus\":1024,\"cmdline\":\"%s\"}", line);
+		snprintf(text, sizeof(text), "{\"inmate\":\"/z\",\"memory\":1073741824,\"vcpus\":4096,\"cmdline\":\"%s\"}", line);
 		r = read_boot(text, &s, &e);
 		assert_true(n > PHI_CMDLINE_MAX || r == 0);
 		if (r == 0) {

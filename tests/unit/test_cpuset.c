@@ -33,8 +33,8 @@ static void lists_are_read_as_the_kernel_writes_them(void **state)
 		unsigned count;
 		int first, last;
 	} rows[] = {
-		{"", 0, -1, -1},	    {"0", 1, 0, 0},	       {"1023", 1, 1023, 1023},
-		{"0,2-3", 3, 0, 3},	    {"0-1023", 1024, 0, 1023}, {"5-5", 1, 5, 5},
+		{"", 0, -1, -1},	    {"0", 1, 0, 0},	       {"4095", 1, 4095, 4095},
+		{"0,2-3", 3, 0, 3},	    {"0-4095", 4096, 0, 4095}, {"5-5", 1, 5, 5},
 		{"63-64", 2, 63, 64},	    {"0,0,0-1", 2, 0, 1},      {"8,4", 2, 4, 8},
 		{"127,128,191-192", 4, 127, 192}, {"00,007", 2, 0, 7},
 	};
@@ -56,7 +56,7 @@ static void every_malformed_list_is_refused_with_its_pointer_and_changes_nothing
 {
 	static const char *const bad[] = {
 		",",	  "0,",	   ",0",     "0,,1",  "-",	"-1",	 "1-",	  "1--2",   "2-1",    "1-2-3",	"0 ",	 " 0",
-		"0, 1",	  "0\n",   "+1",     "0x1",   "a",	"1a",	 "a1",	  "1024",   "0-1024", "4294967296", "4294967295-4294967296",
+		"0, 1",	  "0\n",   "+1",     "0x1",   "a",	"1a",	 "a1",	  "4096",   "0-4096", "4294967296", "4294967295-4294967296",
 		"18446744073709551616", "99999999999999999999999", "1.5", "0;1", "0/2", "0-7:2/4", "all",    "1-a",	 "\xef\xbc\x91",
 	};
 
@@ -108,7 +108,7 @@ static void every_periodic_set_fits_into_the_longest_text(void **state)
 static void the_shortest_list_is_written(void **state)
 {
 	static const char *const rows[][2] = {
-		{"3,2,1,0", "0-3"}, {"0,1,1,2,5", "0-2,5"}, {"0-3,2-6", "0-6"}, {"1023", "1023"}, {"7", "7"}, {"", ""},
+		{"3,2,1,0", "0-3"}, {"0,1,1,2,5", "0-2,5"}, {"0-3,2-6", "0-6"}, {"4095", "4095"}, {"7", "7"}, {"", ""},
 	};
 	char text[CPUSET_TEXT_MAX];
 
@@ -123,7 +123,7 @@ static void the_shortest_list_is_written(void **state)
 
 static void a_short_buffer_is_never_overrun_and_the_answer_is_the_length_of_its_text(void **state)
 {
-	struct cpuset s = set_of("0-3,10,20-29,1000-1023");
+	struct cpuset s = set_of("0-3,10,20-29,1000-4095");
 
 	(void)state;
 	for (size_t size = 1; size < 32; size++) {

@@ -283,8 +283,8 @@ static void bounds_are_held_and_their_ends_are_inside(void **state)
 		{"{\"word\":\"three\"}", false},
 		{"{\"address\":\"0x3fffffffffffffff\"}", true},
 		{"{\"address\":\"0x4000000000000000\"}", false},
-		{"{\"cpus\":\"0-1023\"}", true},
-		{"{\"cpus\":\"1024\"}", false},
+		{"{\"cpus\":\"0-4095\"}", true},
+		{"{\"cpus\":\"4096\"}", false},
 		{"{\"list\":[{\"number\":0},{\"number\":9},{\"number\":5}]}", true},
 		{"{\"list\":[{\"number\":0},{\"number\":9},{\"number\":5},{\"number\":5}]}", false},
 		{"{\"texts\":[\"\",\"\"]}", true},
@@ -418,7 +418,7 @@ static void what_is_written_is_read_back_the_same(void **state)
 {
 	const char *text = "{\"text\":\"\xc3\xa9\xc3\xa9\",\"path\":\"/a/b\",\"id\":\"web~0123abcd\",\"integer\":7,\"signed\":-5,"
 			   "\"size\":1125899906842624,\"address\":\"0x3fffffffffffffff\",\"yes\":false,\"word\":\"two\","
-			   "\"cpus\":\"0,2-3,1023\",\"inner\":{\"number\":9,\"text\":\"x\"},"
+			   "\"cpus\":\"0,2-3,4095\",\"inner\":{\"number\":9,\"text\":\"x\"},"
 			   "\"list\":[{\"number\":0},{\"number\":1,\"text\":\"\\\"\"}],\"labels\":{\"a/b~c\":\"v\",\"z\":\"\"},"
 			   "\"texts\":[\"kvm\",\"\"],\"blob\":{\"path\":\"/k\",\"at\":\"0x80000\"}}";
 	_clean_json_ struct json *j = json_object();

@@ -180,7 +180,7 @@ static void what_a_vm_section_asks_for_and_cannot_get_is_refused_by_name(void **
 		{"{" KERNEL ",\"hwConfig\":{\"iomems\":[{}]}}", "/vm/hwConfig/iomems", PHI_NOT_BUILT},
 		{"{" KERNEL ",\"hwConfig\":{\"irqs\":[4]}}", "/vm/hwConfig/irqs", PHI_NOT_BUILT},
 		{"{" KERNEL ",\"hwConfig\":{\"vcpus\":0}}", "/vm/hwConfig/vcpus", PHI_INVALID},
-		{"{" KERNEL ",\"hwConfig\":{\"vcpus\":1025}}", "/vm/hwConfig/vcpus", PHI_INVALID},
+		{"{" KERNEL ",\"hwConfig\":{\"vcpus\":4097}}", "/vm/hwConfig/vcpus", PHI_INVALID},
 		{"{" KERNEL ",\"hwConfig\":{\"vcpus\":\"2\"}}", "/vm/hwConfig/vcpus", PHI_INVALID},
 		{"{" KERNEL ",\"hwConfig\":{\"memory\":0}}", "/vm/hwConfig/memory", PHI_INVALID},
 		{"{" KERNEL ",\"hwConfig\":{\"memory\":-4096}}", "/vm/hwConfig/memory", PHI_INVALID},

@@ -114,7 +114,7 @@ static void rules_between_members_are_held(void **state)
 		{HEAD ",\"memory\":[" POOL("", "host", "\"size\":4096") "]}", "/memory/0/name"},
 		{HEAD ",\"memory\":[{\"name\":\"a\",\"kind\":\"host\"}]}", "/memory/0"},
 		{HEAD ",\"cpus\":{\"topology\":[{\"core\":1}]}}", "/cpus/topology/0"},
-		{HEAD ",\"cpus\":{\"topology\":[{\"id\":1024}]}}", "/cpus/topology/0/id"},
+		{HEAD ",\"cpus\":{\"topology\":[{\"id\":4096}]}}", "/cpus/topology/0/id"},
 		{HEAD ",\"cpus\":{\"unused\":\"offline\"}}", "/cpus/unused"},
 	};
 
