@@ -15,27 +15,9 @@ import tempfile
 
 SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
+from bundles import cell_bundle, ordinary_bundle  # noqa: E402
 from measure import peak_kib, side_by_side, table, write  # noqa: E402
 from phidtest.daemon import Phid, build_dir  # noqa: E402
-
-
-def ordinary_bundle(dir):
-    """A container that sleeps, of busybox."""
-    root = dir / "ordinary/rootfs"
-    (root / "bin").mkdir(parents=True)
-    shutil.copy("/bin/busybox", root / "bin/busybox")
-    subprocess.run(["runc", "spec"], cwd=root.parent, check=True)
-    config = json.loads((root.parent / "config.json").read_text())
-    config["process"].update(terminal=False, args=["/bin/busybox", "sleep", "100000"], rlimits=[])
-    (root.parent / "config.json").write_text(json.dumps(config))
-    return root.parent
-
-
-def cell_bundle(dir):
-    (dir / "cell/rootfs/boot").mkdir(parents=True)
-    (dir / "cell/rootfs/boot/config.json").write_text(json.dumps({"format": "phid-boot/1", "backend": "sim", "memory": [{"size": "1M"}]}))
-    (dir / "cell/config.json").write_text(json.dumps({"ociVersion": "1.0.2", "root": {"path": "rootfs"}}))
-    return dir / "cell"
 
 
 def main():
@@ -56,7 +38,7 @@ def main():
             subprocess.run(argv, env=env, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         quiet(runphi, *root, "create", "--bundle", str(cell_bundle(dir)), "cell")
-        quiet(runc, *root, "create", "--bundle", str(ordinary_bundle(dir)), "ordinary")
+        quiet(runc, *root, "create", "--bundle", str(ordinary_bundle(dir, "sleep", "100000")), "ordinary")
         try:
             calls = {
                 "--version": {"runc": [runc, "--version"], "crun": [crun, "--version"], "runphi": [runphi, "--version"]},

@@ -22,7 +22,7 @@ struct loop_source {
 	bool running, dead; /* freed inside of its own callback */
 };
 
-static uint64_t now_us(void)
+uint64_t loop_now_us(void)
 {
 	struct timespec t;
 
@@ -32,7 +32,7 @@ static uint64_t now_us(void)
 
 uint64_t loop_now_ms(void)
 {
-	return now_us() / 1000;
+	return loop_now_us() / 1000;
 }
 
 int loop_new(struct loop **ret)
@@ -84,7 +84,7 @@ uint64_t loop_longest_us(const struct loop *l, const char **ret_name)
 /* Around each callback: the time it took, and a free that was asked for inside of it. */
 static void dispatch(struct loop_source *s, uint32_t revents)
 {
-	uint64_t begin = now_us(), took;
+	uint64_t begin = loop_now_us(), took;
 
 	s->running = true;
 	if (s->on_io != NULL)
@@ -92,7 +92,7 @@ static void dispatch(struct loop_source *s, uint32_t revents)
 	else
 		s->on_time(s->ud);
 	s->running = false;
-	took = now_us() - begin;
+	took = loop_now_us() - begin;
 	if (took > s->loop->longest_us) {
 		s->loop->longest_us = took;
 		s->loop->longest_name = s->name;

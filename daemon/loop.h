@@ -34,4 +34,5 @@ static inline void loop_source_clear(struct loop_source **s)
 
 /* The longest callback since the start, in microseconds, and whose it was ("" if none yet). */
 uint64_t loop_longest_us(const struct loop *l, const char **ret_name);
-uint64_t loop_now_ms(void); /* CLOCK_MONOTONIC */
+uint64_t loop_now_us(void); /* CLOCK_MONOTONIC */
+uint64_t loop_now_ms(void);

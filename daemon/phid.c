@@ -124,6 +124,7 @@ static void on_reconciled(struct phid *p)
 {
 	http_open(p->http);
 	p->ready = true;
+	ticks_start(p->loop);
 	sd_notifyf(0, "READY=1\nSTATUS=%lld containers", (long long)store_containers_count(p->store, STORE_READ));
 	log_info(NULL, "ready on %s", p->config.socket);
 }

@@ -78,11 +78,16 @@ extern struct phid *the_phid; /* for the calls of backends, which carry no daemo
 /* attach.c: the keeper has passed on what it was given last. */
 void attach_taken(struct phid *p, const struct cell *c);
 
-/* kill points, for the crash tests: dies by SIGKILL where PHID_KILL_AT names the point; see killpoint.c. */
+/* Hooks of tests: kill points (dies by SIGKILL where PHID_KILL_AT names the point), faults, ticks; see killpoint.c. */
 #ifdef PHID_TEST_HOOKS
 void killpoint(const char *verb, const char *step);
 bool fault(const char *name);
+void ticks_start(struct loop *l);
 #else
+static inline void ticks_start(struct loop *l)
+{
+	(void)l;
+}
 static inline void killpoint(const char *verb, const char *step)
 {
 	(void)verb;
