@@ -22,19 +22,24 @@ struct mutation {
 struct batch {
 	struct store *store;
 	struct mutation *first, **last; /* queued */
-	struct mutation *running;	/* in the transaction that is being committed */
-	struct loop_source *flush, *committed;
+	struct mutation *running, *next; /* in the transaction, or to be told; the next of them to be applied */
+	enum {
+		BATCH_IDLE,
+		BATCH_APPLY,
+		BATCH_COMMIT,
+		BATCH_TELL,
+	} phase;
+	bool any;    /* something is to be committed */
+	bool failed; /* all of it, because of: */
+	struct phi_error error;
+	struct loop_source *turn, *committed;
 };
 
-static void finish(struct mutation *list, const struct phi_error *failed)
+static void tell(struct batch *b, int r)
 {
-	while (list != NULL) {
-		struct mutation *m = list;
-
-		list = m->next;
-		m->done(m->ud, m->r < 0 ? &m->error : failed);
-		free(m);
-	}
+	b->phase = BATCH_TELL;
+	b->failed = r < 0;
+	loop_arm(b->turn);
 }
 
 static void run_one(struct batch *b, struct mutation *m)
@@ -47,54 +52,74 @@ static void run_one(struct batch *b, struct mutation *m)
 		store_rollback_to(b->store);
 	else
 		store_release(b->store);
+	b->any = b->any || m->r >= 0;
 }
 
-static void on_flush(void *ud)
+static void begin(struct batch *b)
 {
-	struct batch *b = ud;
-	struct mutation *list = b->first;
-	struct phi_error e;
-	bool any = false;
+	int r = store_begin(b->store, &b->error);
 
-	if (b->running != NULL || list == NULL)
-		return; /* on_committed arms again */
+	b->running = b->next = b->first;
 	b->first = NULL;
 	b->last = &b->first;
-	if (store_begin(b->store, &e) < 0) {
-		finish(list, &e);
-		return;
-	}
-	for (struct mutation *m = list; m != NULL; m = m->next) {
-		run_one(b, m);
-		any = any || m->r >= 0;
-		if (!store_in_transaction(b->store)) { /* an I/O error or a full disk made SQLite take all of it back */
-			phi_error_set(&e, PHI_STORAGE, EIO, "", "the database gave up the transaction: %.200s",
-				      m->r < 0 ? m->error.detail : "no reason is known");
-			finish(list, &e);
-			return;
-		}
-	}
-	if (!any) {
+	b->any = false;
+	b->phase = BATCH_APPLY;
+	if (r < 0)
+		tell(b, r);
+}
+
+static void apply_next(struct batch *b)
+{
+	struct mutation *m = b->next;
+
+	run_one(b, m);
+	b->next = m->next;
+	if (!store_in_transaction(b->store)) { /* an I/O error or a full disk made SQLite take all of it back */
+		tell(b, phi_error_set(&b->error, PHI_STORAGE, EIO, "", "the database gave up the transaction: %.200s",
+				      m->r < 0 ? m->error.detail : "no reason is known"));
+	} else if (b->next != NULL) {
+		loop_arm(b->turn);
+	} else if (b->any) {
+		b->phase = BATCH_COMMIT;
+		store_commit_start(b->store);
+	} else {
 		store_rollback(b->store);
-		finish(list, NULL);
-		return;
+		tell(b, 0);
 	}
-	b->running = list;
-	store_commit_start(b->store);
+}
+
+static void tell_next(struct batch *b)
+{
+	struct mutation *m = b->running;
+
+	b->running = m->next;
+	if (b->running == NULL)
+		b->phase = BATCH_IDLE;
+	if (b->running != NULL || b->first != NULL)
+		loop_arm(b->turn);
+	m->done(m->ud, m->r < 0 ? &m->error : b->failed ? &b->error : NULL);
+	free(m);
+}
+
+/* One mutation in a turn of the loop: however many wait, others are served in between. */
+static void on_turn(void *ud)
+{
+	struct batch *b = ud;
+
+	if (b->phase == BATCH_IDLE && b->first != NULL)
+		begin(b);
+	if (b->phase == BATCH_APPLY)
+		apply_next(b);
+	else if (b->phase == BATCH_TELL)
+		tell_next(b);
 }
 
 static void on_committed(void *ud, uint32_t revents)
 {
 	struct batch *b = ud;
-	struct mutation *list = b->running;
-	struct phi_error e;
-	int r = store_commit_result(b->store, &e);
 
 	(void)revents;
-	b->running = NULL;
-	finish(list, r < 0 ? &e : NULL);
-	if (b->first != NULL)
-		loop_arm(b->flush);
+	tell(b, store_commit_result(b->store, &b->error));
 }
 
 int batch_new(struct loop *l, struct store *s, struct batch **ret)
@@ -105,7 +130,7 @@ int batch_new(struct loop *l, struct store *s, struct batch **ret)
 		abort();
 	b->store = s;
 	b->last = &b->first;
-	b->flush = loop_idle(l, "batch", on_flush, b);
+	b->turn = loop_soon(l, "batch", on_turn, b);
 	b->committed = loop_io(l, "committed", store_commit_fd(s), EPOLLIN, on_committed, b);
 	*ret = b;
 	return 0;
@@ -123,6 +148,6 @@ void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struc
 	m->ud = ud;
 	*b->last = m;
 	b->last = &m->next;
-	if (b->running == NULL)
-		loop_arm(b->flush);
+	if (b->phase == BATCH_IDLE)
+		loop_arm(b->turn);
 }

@@ -559,7 +559,7 @@ int http_new(struct phid *p, int listen_fd, struct http **ret, struct phi_error 
 		return phi_error_set(e, PHI_INTERNAL, errno, "", "libmicrohttpd does not start");
 	}
 	h->io = loop_io(p->loop, "http", info->epoll_fd, EPOLLIN, on_io, h);
-	h->run = loop_idle(p->loop, "http", on_run, h);
+	h->run = loop_soon(p->loop, "http", on_run, h);
 	h->timer = loop_timer(p->loop, "http", 1000, on_run, h);
 	*ret = h;
 	return 0;

@@ -3,8 +3,10 @@
 
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <systemd/sd-event.h>
 #include <time.h>
+#include <unistd.h>
 
 struct loop {
 	sd_event *event;
@@ -19,6 +21,7 @@ struct loop_source {
 	void (*on_io)(void *ud, uint32_t revents);
 	void (*on_time)(void *ud);
 	void *ud;
+	int soon;	    /* of loop_soon, else -1 */
 	bool running, dead; /* freed inside of its own callback */
 };
 
@@ -125,10 +128,14 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
 	return 0;
 }
 
-static int on_idle(sd_event_source *source, void *ud)
+static int on_soon(sd_event_source *source, int fd, uint32_t revents, void *ud)
 {
+	eventfd_t n;
+
 	(void)source;
-	dispatch(ud, 0);
+	(void)revents;
+	if (eventfd_read(fd, &n) == 0)
+		dispatch(ud, 0);
 	return 0;
 }
 
@@ -141,6 +148,7 @@ static struct loop_source *source_new(struct loop *l, const char *name, void *ud
 	s->loop = l;
 	s->name = name;
 	s->ud = ud;
+	s->soon = -1;
 	return s;
 }
 
@@ -176,22 +184,22 @@ struct loop_source *loop_signal(struct loop *l, const char *name, int signal, vo
 	return s;
 }
 
-struct loop_source *loop_idle(struct loop *l, const char *name, void (*cb)(void *ud), void *ud)
+/* By a descriptor: a defer source that is armed again in its own turn starves the others, and starves behind them at a lower priority. */
+struct loop_source *loop_soon(struct loop *l, const char *name, void (*cb)(void *ud), void *ud)
 {
 	struct loop_source *s = source_new(l, name, ud);
 
 	s->on_time = cb;
-	if (sd_event_add_defer(l->event, &s->source, on_idle, s) < 0)
+	s->soon = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->soon < 0 || sd_event_add_io(l->event, &s->source, s->soon, EPOLLIN, on_soon, s) < 0)
 		abort();
-	/* Idle: a re-armed source of normal priority would starve the others. */
-	sd_event_source_set_priority(s->source, SD_EVENT_PRIORITY_IDLE);
-	sd_event_source_set_enabled(s->source, SD_EVENT_OFF);
 	return s;
 }
 
 void loop_arm(struct loop_source *s)
 {
-	sd_event_source_set_enabled(s->source, SD_EVENT_ONESHOT);
+	if (eventfd_write(s->soon, 1) < 0)
+		abort();
 }
 
 void loop_rearm(struct loop_source *timer, uint64_t ms)
@@ -210,6 +218,8 @@ void loop_source_free(struct loop_source *s)
 	if (s == NULL)
 		return;
 	s->source = sd_event_source_disable_unref(s->source);
+	if (s->soon >= 0)
+		close(s->soon);
 	if (s->running)
 		s->dead = true;
 	else

@@ -20,8 +20,8 @@ struct loop_source *loop_io(struct loop *l, const char *name, int fd, uint32_t e
 /* Once, after ms milliseconds. The source must still be freed. */
 struct loop_source *loop_timer(struct loop *l, const char *name, uint64_t ms, void (*cb)(void *ud), void *ud);
 struct loop_source *loop_signal(struct loop *l, const char *name, int signal, void (*cb)(void *ud), void *ud);
-/* A source that runs once, when nothing else is ready, each time it was asked for by loop_arm. */
-struct loop_source *loop_idle(struct loop *l, const char *name, void (*cb)(void *ud), void *ud);
+/* A source that runs once, in one of the next turns, each time it was asked for by loop_arm: it and what else is ready take turns. */
+struct loop_source *loop_soon(struct loop *l, const char *name, void (*cb)(void *ud), void *ud);
 void loop_arm(struct loop_source *s);
 void loop_rearm(struct loop_source *timer, uint64_t ms);
 void loop_io_events(struct loop_source *io, uint32_t events);

@@ -41,7 +41,7 @@ struct phid {
 	char boot_id[PHI_UUID_LEN + 1];
 	const char *store_note;
 	uint64_t next_token;
-	struct loop_source *changed; /* idle: records changed, look who waits */
+	struct loop_source *changed; /* records changed: look who waits */
 	struct wait *waits;
 	struct attach *attaches;
 	bool ready, stopping;

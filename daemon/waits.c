@@ -97,7 +97,7 @@ static void on_changed(void *ud)
 void phid_changed(struct phid *p)
 {
 	if (p->changed == NULL)
-		p->changed = loop_idle(p->loop, "changed", on_changed, p);
+		p->changed = loop_soon(p->loop, "changed", on_changed, p);
 	loop_arm(p->changed);
 }
 
