@@ -37,13 +37,9 @@ static const struct backend *choose_backend(struct call *c, struct phi_error *e)
 	return NULL;
 }
 
-static int fit(struct call *c, struct store *s, enum store_side side, const struct backend *b, struct alloc_grant *g,
-	       struct phi_error *e)
+static int fit(struct call *c, const struct alloc_view *v, const struct backend *b, struct alloc_grant *g, struct phi_error *e)
 {
-	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&c->p->platform);
-	int r = store_vector_read(s, side, v, e);
-
-	return r < 0 ? r : alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
+	return alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
 }
 
 /* The container is there already: the same again, or another? */
@@ -86,9 +82,12 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 		.owner_gid = c->peer.gid,
 		.keeper_by_phid = !c->external_keeper,
 	};
+	const struct alloc_view *v;
 	struct alloc_grant g;
-	int r = fit(c, s, STORE_WRITE, b, &g, e);
+	int r = store_vector(s, &c->p->platform, &v, e);
 
+	if (r == 0)
+		r = fit(c, v, b, &g, e);
 	if (r < 0)
 		return r;
 	if (store_containers_count(s, STORE_WRITE) >= PHI_CONTAINERS_MAX)
@@ -229,11 +228,12 @@ static void plan(struct call *c, void (*on_plan)(void *ud, const char *plan))
 {
 	_clean_json_ struct json *j = json_object();
 	_clean_free_ char *payload = bundle_payload_json(&c->bundle), *text = NULL;
+	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&c->p->platform);
 	struct alloc_grant g;
 	struct phi_error e = {0};
 	const struct backend *b = choose_backend(c, &e);
 
-	if (b == NULL || fit(c, c->p->store, STORE_READ, b, &g, &e) < 0) {
+	if (b == NULL || store_vector_read(c->p->store, STORE_READ, v, &e) < 0 || fit(c, v, b, &g, &e) < 0) {
 		call_reply(c, 0, &e);
 		return;
 	}

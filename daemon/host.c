@@ -15,6 +15,8 @@
 
 #include "id.h"
 
+#define NODES_MAX 64
+
 static int64_t read_cpu_number(const char *root, int cpu, const char *file, int64_t absent)
 {
 	char text[32];
@@ -26,12 +28,18 @@ static int64_t read_cpu_number(const char *root, int cpu, const char *file, int6
 		       : absent;
 }
 
-static int64_t cpu_node(const char *root, int cpu)
+static void discover_nodes(struct platform_cpu *rows, size_t n, const char *root)
 {
-	for (int node = 0; node < 64; node++)
-		if (host_exists(root, "/sys/devices/system/cpu/cpu%d/node%d", cpu, node))
-			return node;
-	return 0;
+	char text[CPUSET_TEXT_MAX];
+	struct cpuset cpus;
+
+	for (int node = 0; node < NODES_MAX; node++) {
+		if (!host_line(root, text, sizeof(text), "/sys/devices/system/node/node%d/cpulist", node) || cpuset_parse(text, "", &cpus, NULL) < 0)
+			continue;
+		for (size_t i = 0; i < n; i++)
+			if (cpuset_has(&cpus, (unsigned)rows[i].id))
+				rows[i].node = node;
+	}
 }
 
 static void discover_topology(struct platform *p, const char *root)
@@ -45,8 +53,8 @@ static void discover_topology(struct platform *p, const char *root)
 		rows[n++] = (struct platform_cpu){.id = c,
 						  .package = read_cpu_number(root, c, "physical_package_id", 0),
 						  .cluster = read_cpu_number(root, c, "cluster_id", 0),
-						  .core = read_cpu_number(root, c, "core_id", c),
-						  .node = cpu_node(root, c)};
+						  .core = read_cpu_number(root, c, "core_id", c)};
+	discover_nodes(rows, n, root);
 	p->cpus.topology = (struct field_array){n, rows};
 }
 

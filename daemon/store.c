@@ -264,7 +264,8 @@ static void *commit_main(void *arg)
 		if (s->commit_rc != SQLITE_OK) {
 			snprintf(s->commit_message, sizeof(s->commit_message), "%s", sqlite3_errmsg(s->db[STORE_WRITE]));
 			if (!sqlite3_get_autocommit(s->db[STORE_WRITE]))
-				sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
+				store_kept_drop(s);
+	sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
 		}
 		pthread_mutex_lock(&s->lock);
 		s->commit_asked = false;
@@ -328,6 +329,7 @@ void store_close(struct store *s)
 		sqlite3_close(s->db[side]);
 	}
 	close(s->done_fd);
+	store_kept_drop(s);
 	free(s);
 }
 
@@ -340,16 +342,20 @@ int store_begin(struct store *s, struct phi_error *e)
 
 int store_save(struct store *s, struct phi_error *e)
 {
+	s->kept_changed = false;
 	return sql_run(s, e, "SAVEPOINT one", "");
 }
 
 void store_release(struct store *s)
 {
-	sql_run(s, NULL, "RELEASE one", "");
+	if (sql_run(s, NULL, "RELEASE one", "") < 0)
+		store_kept_drop(s);
 }
 
 void store_rollback_to(struct store *s)
 {
+	if (s->kept_changed)
+		store_kept_drop(s);
 	if (sql_run(s, NULL, "ROLLBACK TO one", "") < 0 || sql_run(s, NULL, "RELEASE one", "") < 0)
 		store_rollback(s); /* all of it then: nothing half done is committed */
 }
@@ -387,5 +393,6 @@ int store_commit_result(struct store *s, struct phi_error *e)
 		abort();
 	if (s->commit_rc == SQLITE_OK)
 		return 0;
+	store_kept_drop(s);
 	return phi_error_set(e, PHI_STORAGE, EIO, "", "the database could not be written: %s", s->commit_message);
 }

@@ -182,6 +182,7 @@ int store_container_update(struct store *s, struct container *c, struct phi_erro
 int store_container_rename(struct store *s, const struct container *c, const char *bundle, const char *oci_id, const char *oci_root,
 			   const char *annotations, struct phi_error *e)
 {
+	store_kept_drop(s); /* an owner has another name */
 	return sql_run(s, e,
 		       "UPDATE containers SET id = ?, incarnation = ?, keeper_by = ?, bundle = ?, oci_id = ?, oci_root = ?, annotations = ? "
 		       "WHERE row = ?",

@@ -20,6 +20,8 @@ struct store {
 	bool commit_asked, quit;
 	int commit_rc, done_fd;
 	char commit_message[200];
+	struct alloc_view *kept; /* store_kept.c; NULL: to be read */
+	bool kept_changed;	 /* since the savepoint */
 };
 
 /* A ready statement with its arguments bound: one of "itnb"... per argument: i int64_t, t const char * (NULL is
@@ -33,6 +35,10 @@ int sql_run(struct store *s, struct phi_error *e, const char *sql, const char *t
 int64_t sql_int(struct store *s, enum store_side side, const char *sql);
 /* A column as text, never NULL. */
 const char *sql_text(sqlite3_stmt *st, int column);
+
+/* store_kept.c */
+void store_kept_change(struct store *s, int64_t row, const struct alloc_grant *g);
+void store_kept_drop(struct store *s);
 
 /* store_units.c: the part of the vector for devices, remote processors, interrupts and links. */
 int store_units_vector(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e);

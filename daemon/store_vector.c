@@ -149,7 +149,10 @@ int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g
 				: sql_run(s, e, "INSERT INTO memory_grants (row, pool, size) VALUES (?,?,?)", "iti", row,
 					  m->pool, (int64_t)m->size);
 	}
-	return r < 0 ? r : store_units_insert(s, row, g, e);
+	if (r == 0)
+		r = store_units_insert(s, row, g, e);
+	store_kept_change(s, row, g);
+	return r;
 }
 
 int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e)
@@ -189,12 +192,18 @@ int store_grant_release(struct store *s, int64_t row, struct phi_error *e)
 
 	if (r == 0)
 		r = sql_run(s, e, "DELETE FROM memory_grants WHERE row = ?", "i", row);
-	return r < 0 ? r : store_units_release(s, row, e);
+	if (r == 0)
+		r = store_units_release(s, row, e);
+	store_kept_change(s, row, NULL);
+	return r;
 }
 
 int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e)
 {
-	int r = sql_run(s, e, "UPDATE cpu_grants SET state = 'quarantined' WHERE row = ?", "i", row);
+	int r;
+
+	store_kept_drop(s);
+	r = sql_run(s, e, "UPDATE cpu_grants SET state = 'quarantined' WHERE row = ?", "i", row);
 
 	if (r == 0)
 		r = sql_run(s, e, "UPDATE memory_grants SET state = 'quarantined' WHERE row = ?", "i", row);
@@ -232,11 +241,13 @@ int store_quarantined(struct store *s, enum store_side side, void (*each)(void *
 
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e)
 {
+	store_kept_drop(s);
 	return sql_run(s, e, "DELETE FROM observed_cells WHERE backend = ?", "t", backend);
 }
 
 int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
 			  struct phi_error *e)
 {
+	store_kept_drop(s);
 	return sql_run(s, e, "INSERT OR REPLACE INTO observed_cells VALUES (?,?,?,?)", "tttt", backend, name, tag, cpus);
 }

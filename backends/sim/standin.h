@@ -28,7 +28,7 @@ enum {
 	CELL_NAME_MAX = 31,
 	CELL_CPUS_TEXT_MAX = 1024,
 	CELL_TAG_MAX = 512,
-	CPUS_MAX = 1024,
+	CPUS_MAX = 4096,
 	CPUS_WORDS = CPUS_MAX / 64,
 	CONSOLE_LINE_MAX = 1024, /* of input, without the newline; what is longer is cut */
 };

@@ -248,7 +248,7 @@ static int run_create(struct sim *sim, const struct request *request, struct ans
 
 	if (!values[CREATE_CPUS] || strlen(values[CREATE_CPUS]) > CELL_CPUS_TEXT_MAX ||
 	    !cpus_parse(values[CREATE_CPUS], config.cpus))
-		why = "cpus: a list like 2-3,5, below 1024";
+		why = "cpus: a list like 2-3,5, below 4096";
 	else if (!values[CREATE_MEM] || !u64_parse(values[CREATE_MEM], 10, INT64_MAX, &config.mem_bytes) ||
 		 config.mem_bytes == 0)
 		why = "mem: bytes";

@@ -53,7 +53,7 @@ def create_refuses(sim):
         c.create("a")
     for bad in ("create", "create b", "create b cpus=1", "create b cpus=1 mem=1", "create b cpus=1 tag=t",
                 "create b mem=1 tag=t", "create b cpus= mem=1 tag=t", "create b cpus=3-2 mem=1 tag=t",
-                "create b cpus=1, mem=1 tag=t", "create b cpus=1- mem=1 tag=t", "create b cpus=1024 mem=1 tag=t",
+                "create b cpus=1, mem=1 tag=t", "create b cpus=1- mem=1 tag=t", "create b cpus=4096 mem=1 tag=t",
                 "create b cpus=99999999999 mem=1 tag=t", "create b cpus=1 mem=0 tag=t", "create b cpus=1 mem=-1 tag=t",
                 "create b cpus=1 mem=99999999999999999999 tag=t", "create b cpus=1 mem=1x tag=t",
                 "create b cpus=1 mem=1 base=0x tag=t", "create b cpus=1 mem=1 base=zz tag=t",
