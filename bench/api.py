@@ -27,7 +27,7 @@ CPUS = 4096
 PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": f"0-{CPUS - 1}", "host": "0"},
             "memory": [{"name": "ddr", "kind": "carveout", "base": "0x100000000", "size": "64G"}]}
 APPEND = 24 << 10  # bytes: what a create appends to the database's log
-LIVE = 4000        # containers with a cell; what there are more is stopped
+LIVE = 3500        # containers with a cell; what there are more is stopped
 
 
 class Load:
@@ -212,7 +212,7 @@ def growth(rounds, most):
     print(f"\ngrowth: p50 beside a phid that has 10 containers, on {CPUS} CPUs")
     rows = {}
     calls = {"create": lambda h: h.put(30).result(201), "state": lambda h: h.get("/v1/containers/c3", 300).result(200),
-             "list": lambda h: h.get("/v1/containers?limit=100", 100).result(200), "delete": lambda h: h.delete(30).result(200, 204)}
+             "list": lambda h: h.get("/v1/containers?limit=10", 100).result(200), "delete": lambda h: h.delete(30).result(200, 204)}
     with host() as small, host() as large:
         fill(small, 10)
         for n in [n for n in (100, 1000, 10000) if n <= most]:

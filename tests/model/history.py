@@ -110,6 +110,14 @@ def play(phid, operations, clients):
     return [op for one in logs for op in one] + [call(last, "force", f"s{n}") for n in range(4)], seen, errors
 
 
+def show_around(log, wrong):
+    """What met an answer that nothing explains, or was close: milliseconds from its beginning."""
+    for w in wrong:
+        for op in sorted(op for op in log if op.name == w.name and op.end > w.begin - 0.3 and op.begin < w.end + 0.1):
+            print(f"     {(op.begin - w.begin) * 1000:9.2f} {(op.end - w.begin) * 1000:9.2f} {op.verb:6} {op.status} {op.code or ''} {op.incarnation or ''} "
+                  f"{op.wanted}{'  <-' if op is w else ''}")
+
+
 def main():
     operations, clients = (int(a) for a in sys.argv[1:] + ["3000", "64"][len(sys.argv) - 1:])
     with Phid(platform=PLATFORM) as phid:
@@ -120,7 +128,9 @@ def main():
               f"{sum(o.code == 'busy' for o in log)} busy, {len(seen)} vectors of {len({s.generation for s in seen})} generations", flush=True)
         check("every client was answered", errors)
         check("no answer is an error of phid", [op for op in log if op.status >= 500])
-        check("the answers about each name are those of one container, in some order", linearize.unexplained(log))
+        wrong = linearize.unexplained(log)
+        check("the answers about each name are those of one container, in some order", wrong)
+        show_around(log, wrong)
         check("no CPU is two containers' at once", vector.overlaps((cpu, x.surely) for x in made for cpu in x.cpus))
         check("no two lives of one name at once", vector.overlaps((x.name, x.surely) for x in made))
         check("a refusal comes only when so much could be held", vector.unexplained_refusals(log, made, CPUS - 1))
