@@ -72,7 +72,7 @@ def main():
 
 
 def qemu_of(phid):
-    pid = phid.client().get("/v1/containers/one").expect(200).json["cell"]["pid"]
+    pid = phid.client().get("/v1/containers").expect(200).json["items"][0]["cell"]["pid"]
     return pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
 
 

@@ -8,7 +8,7 @@ Op = collections.namedtuple("Op", "begin end verb name status code cpus incarnat
 
 CONFIGURATIONS_MAX = 100000  # more of them at once: the search gives up, and says so
 EFFECTS = {("start", "created"): "running", ("kill", "created"): "stopped", ("kill", "running"): "stopped", ("delete", "stopped"): "absent"}
-REFUSED = {"start": ("running", "stopped"), "kill": ("stopped",), "delete": ("created", "running")}  # api/lifecycle.c
+REFUSED = {"start": ("running", "stopped"), "kill": ("stopped",), "delete": ("created", "running", "doomed")}  # api/lifecycle.c
 
 # What a container can be: its state, the number of CPUs it was made with, and which forced deletes under way may have joined one that
 # has happened, or found that it had.
@@ -43,7 +43,7 @@ def is_refusal(op, meets):
 def effects(number, op, s, under_way):
     """The states after it, if it changed something; under_way: numbers of forced deletes that are."""
     if op.verb == "put":
-        if s.state == "absent":  # doomed: there for a forced delete to take away, and for others to see
+        if s.state == "absent":  # doomed: there for a forced delete to take away, and for others to see: made, perhaps
             yield State("doomed" if op.code == "wrong-state" else "created", op.wanted, s.joined - {number})
     elif op.verb == "force":
         if s.state != "absent":
