@@ -264,8 +264,7 @@ static void *commit_main(void *arg)
 		if (s->commit_rc != SQLITE_OK) {
 			snprintf(s->commit_message, sizeof(s->commit_message), "%s", sqlite3_errmsg(s->db[STORE_WRITE]));
 			if (!sqlite3_get_autocommit(s->db[STORE_WRITE]))
-				store_kept_drop(s);
-	sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
+				sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
 		}
 		pthread_mutex_lock(&s->lock);
 		s->commit_asked = false;
@@ -367,6 +366,7 @@ bool store_in_transaction(const struct store *s)
 
 void store_rollback(struct store *s)
 {
+	store_kept_drop(s);
 	sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
 	if (store_in_transaction(s))
 		abort();
