@@ -434,12 +434,22 @@ static void refuse_size(struct request *r)
 	routes_refuse(r, &e);
 }
 
-/* RFC 9112, 6.1: one reader goes by the one, another by the other, and what is body to one is the next request to the other. */
+static enum MHD_Result count_framing(void *ud, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	unsigned *n = ud;
+
+	(void)kind;
+	(void)value;
+	*n += strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
+	return MHD_YES;
+}
+
+/* RFC 9112, 6.1 and 6.3: one reader goes by the one, another by the other, and what is body to one is the next request to the other. */
 static void refuse_framing(struct request *r)
 {
 	struct phi_error e;
 
-	phi_error_set(&e, PHI_BAD_REQUEST, EBADMSG, "", "a request has a Content-Length or a Transfer-Encoding, not both");
+	phi_error_set(&e, PHI_BAD_REQUEST, EBADMSG, "", "a request has one Content-Length or one Transfer-Encoding");
 	routes_refuse(r, &e);
 }
 
@@ -479,13 +489,15 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 {
 	struct http *h = ud;
 	struct request *r = *context;
+	unsigned framing = 0;
 	const char *length;
 
 	(void)version;
 	if (r == NULL) {
 		r = *context = request_new(h, mhd, path, method);
 		length = request_header(r, "Content-Length");
-		if (length != NULL && request_header(r, "Transfer-Encoding") != NULL)
+		MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_framing, &framing);
+		if (framing > 1)
 			refuse_framing(r);
 		else if (length != NULL && strtoull(length, NULL, 10) > PHI_BODY_MAX)
 			refuse_size(r);

@@ -31,6 +31,7 @@ struct keeper {
 	struct loop_source *source, *unclaimed;
 	struct peer peer;
 	bool greeted, input_open;
+	bool lost; /* its guest's record is lost, see lost.c */
 	struct keeper_hello hello;
 	struct cell *cell;
 };
@@ -162,6 +163,15 @@ int keeper_check_input(const struct cell *c, struct phi_error *e)
 	return 0;
 }
 
+unsigned keepers_lost(const struct keepers *all)
+{
+	unsigned n = 0;
+
+	for (const struct keeper *k = all->first; k != NULL; k = k->next)
+		n += k->lost;
+	return n;
+}
+
 bool keeper_claim(struct phid *p, struct cell *c)
 {
 	for (struct keeper *k = p->keepers->first; k != NULL; k = k->next)
@@ -194,7 +204,11 @@ static void greet_stranger(struct keeper *k)
 	} else if (k->hello.cell == KEEPER_CELL_NONE && k->hello.by_caller) {
 		k->unclaimed = loop_timer(k->all->p->loop, "keeper", UNCLAIMED_MS, on_unclaimed, k);
 	} else {
-		send_end(k, KEEPER_GONE, 137);
+		k->lost = k->hello.cell == KEEPER_CELL_ALIVE && lost_hold(k->all->p, k->hello.incarnation, k->hello.cell_pid);
+		if (!k->lost) {
+			lost_ended(k->all->p, k->hello.incarnation); /* meanwhile */
+			send_end(k, KEEPER_GONE, 137);
+		}
 	}
 }
 
@@ -247,8 +261,9 @@ static void on_message(struct keeper *k, const char *buf, size_t n)
 	} else if (h.type == KEEPER_UNDO && k->greeted) {
 		if (k->cell != NULL)
 			operation_undo(k->all->p, k->cell);
-	} else if (k->cell == NULL) {
-		return; /* it is told to go already */
+	} else if (k->cell == NULL) { /* it is told to go already */
+		if (k->lost && h.type == KEEPER_ENDED)
+			send_end(k, KEEPER_GONE, 137);
 	} else if (h.type == KEEPER_SPAWNED && n >= sizeof(struct keeper_spawned)) {
 		struct keeper_spawned m;
 
@@ -285,6 +300,8 @@ static void on_readable(void *ud, uint32_t revents)
 
 			if (c != NULL)
 				c->keeper = NULL;
+			if (k->lost)
+				lost_ended(k->all->p, k->hello.incarnation);
 			keeper_free(k);
 			if (c != NULL)
 				operation_keeper_left(c);

@@ -11,6 +11,8 @@ int keepers_new(struct phid *p, int listen_fd, struct keepers **ret, struct phi_
 /* Begins to accept. Not before the cells' handles are made: a keeper of a container that nobody knows is told to end. */
 void keepers_open(struct keepers *k);
 void keepers_free(struct keepers *k);
+/* How many are connected whose guests' records are lost. */
+unsigned keepers_lost(const struct keepers *all);
 /* A keeper of that incarnation waits unclaimed: it is the cell's from now on. False if there is none yet. */
 bool keeper_claim(struct phid *p, struct cell *c);
 /* Starts one for a container that was made through the API. It connects by itself. */

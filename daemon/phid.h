@@ -68,6 +68,20 @@ void cell_path(const struct phid *p, int64_t row, const char *file, char *ret, s
 /* Makes directory, lock and console file; blocking, for a job. */
 int cell_dir_make(const char *dir, uid_t uid, gid_t gid, uint64_t log_size, struct phi_error *e);
 void cell_dir_remove(struct phid *p, int64_t row); /* in a job */
+
+/* lost.c: guests whose records are lost. */
+/* Is an unknown keeper's guest one of them? Then it is noted and its CPUs are held. */
+bool lost_hold(struct phid *p, const char *incarnation, pid_t pid);
+/* It is gone, if it is one. */
+void lost_ended(struct phid *p, const char *incarnation);
+/* After a start, before keepers come: those that ended meanwhile are held no more. */
+void lost_settle(struct phid *p);
+/* The database was lost, and a keeper that holds a directory has not come yet: what its guest has is not known. */
+bool lost_awaited(const struct phid *p);
+/* New rows come behind every directory of a cell: no two cells have one name. */
+int lost_rows(struct phid *p, struct store *s, struct phi_error *e);
+/* Has a keeper the directory's lock? */
+bool cell_dir_is_held(const struct phid *p, int64_t row);
 /* Is it one that goes on without its keeper, as its spec says? */
 bool cell_is_kept(const struct cell *c);
 /* The text of the exit file, or NULL. */

@@ -50,7 +50,7 @@ static bool settled(const struct phid *p)
 		for (const struct cell *c = p->cells[i]; c != NULL; c = c->next)
 			if (c->op != NULL && c->op->step != OP_KEEPER)
 				return false;
-	return true;
+	return !lost_awaited(p);
 }
 
 /* ---- cells that no record explains ---- */
@@ -89,6 +89,8 @@ static int shown_write(struct store *st, void *ud, struct phi_error *e)
 		json_add_string(j, "cpus", s->cells[i].cpus);
 		detail = json_print(j);
 		r = store_observed_insert(st, s->b->name, s->cells[i].name, s->cells[i].tag, s->cells[i].cpus, e);
+		if (r == 0 && strncmp(s->cells[i].name, "phid-", 5) == 0)
+			r = store_rows_beyond(st, atoll(s->cells[i].name + 5), e);
 		if (r == 0)
 			r = store_event_insert(st, "cell.unexplained", NULL, NULL, detail, e);
 	}
@@ -150,7 +152,7 @@ static void sweep(struct phid *p)
 		_clean_container_ struct container row = {0};
 		long long n = atoll(f->d_name);
 
-		if (n > 0 && store_container_by_row(p->store, STORE_READ, n, &row, NULL) == -ENOENT)
+		if (n > 0 && store_container_by_row(p->store, STORE_READ, n, &row, NULL) == -ENOENT && !cell_dir_is_held(p, n))
 			cell_dir_remove(p, n);
 	}
 }
@@ -184,6 +186,7 @@ void reconcile(struct phid *p, void (*done)(struct phid *p))
 	rec.until = loop_now_ms() + LIMIT_MS;
 	if (store_containers(p->store, STORE_READ, NULL, NULL, NULL, PHI_CONTAINERS_MAX, resume_one, p, &e) < 0)
 		log_error(NULL, "%s", e.detail);
+	lost_settle(p);
 	keepers_open(p->keepers);
 	rec.tick = loop_timer(p->loop, "reconcile", 0, on_tick, p);
 }

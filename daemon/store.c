@@ -150,40 +150,67 @@ void store_now(char ret[32])
 
 /* ---- opening ---- */
 
-static int migrate(sqlite3 *db, struct phi_error *e)
+/* As it was before a newer phid changed it, for one who wants to go back. */
+static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_error *e)
 {
+	char copy[PHI_PATH_MAX + 64];
 	sqlite3_stmt *st;
-	int version = 0, app = 0;
-	char pragma[80];
+	bool done;
 
-	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id)",
-			       -1, &st, NULL) != SQLITE_OK)
+	snprintf(copy, sizeof(copy), "%s.schema-%d", path, version);
+	unlink(copy); /* of a try that was cut off */
+	if (sqlite3_prepare_v2(db, "VACUUM INTO ?", -1, &st, NULL) != SQLITE_OK)
+		return sql_error(db, e);
+	sqlite3_bind_text(st, 1, copy, -1, SQLITE_STATIC);
+	done = sqlite3_step(st) == SQLITE_DONE;
+	if (!done)
+		sql_error(db, e);
+	sqlite3_finalize(st);
+	return done ? 0 : -EIO;
+}
+
+static int run_migrations(sqlite3 *db, int version)
+{
+	char pragma[100];
+	int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
+
+	for (; rc == SQLITE_OK && version < (int)PHI_COUNT(migrations); version++) {
+		_clean_free_ char *sql = strndup(migrations[version].sql, (size_t)(migrations[version].end - migrations[version].sql));
+
+		rc = sql != NULL ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+	}
+	snprintf(pragma, sizeof(pragma), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID, version);
+	return rc == SQLITE_OK ? sqlite3_exec(db, pragma, NULL, NULL, NULL) : rc;
+}
+
+static int migrate(sqlite3 *db, const char *path, struct phi_error *e)
+{
+	int version = 0, app = 0, tables = 0, r;
+	sqlite3_stmt *st;
+
+	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id), "
+				   "(SELECT count(*) FROM sqlite_master)", -1, &st, NULL) != SQLITE_OK)
 		return sql_error(db, e);
 	if (sqlite3_step(st) == SQLITE_ROW) {
 		version = sqlite3_column_int(st, 0);
 		app = sqlite3_column_int(st, 1);
+		tables = sqlite3_column_int(st, 2);
 	}
 	sqlite3_finalize(st);
 	if (version > (int)PHI_COUNT(migrations))
 		return phi_error_set(e, PHI_STORAGE, EPROTO, "", "the schema has version %d, this phid knows %zu", version,
 				     PHI_COUNT(migrations));
-	if (version > 0 && app != APPLICATION_ID)
+	if (app != APPLICATION_ID && tables > 0)
 		return phi_error_set(e, PHI_STORAGE, EBADMSG, "", "this is not a database of phid");
-	for (; version < (int)PHI_COUNT(migrations); version++) {
-		_clean_free_ char *sql = strndup(migrations[version].sql,
-						 (size_t)(migrations[version].end - migrations[version].sql));
-
-		snprintf(pragma, sizeof(pragma), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-			 APPLICATION_ID, version + 1);
-		if (sql == NULL || sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK ||
-		    sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK ||
-		    sqlite3_exec(db, pragma, NULL, NULL, NULL) != SQLITE_OK) {
-			sql_error(db, e);
-			sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-			return -EIO;
-		}
+	if (version == (int)PHI_COUNT(migrations))
+		return 0;
+	r = tables > 0 ? keep_copy(db, path, version, e) : 0;
+	if (r == 0 && run_migrations(db, version) != SQLITE_OK) {
+		sql_error(db, e);
+		sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+		r = -EIO;
 	}
-	return 0;
+	return r;
 }
 
 static int open_db(const char *path, int flags, sqlite3 **ret, struct phi_error *e)
@@ -221,7 +248,7 @@ static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
 		r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s", verdict);
 	sqlite3_finalize(st);
 	if (r == 0)
-		r = migrate(db, e);
+		r = migrate(db, path, e);
 	if (r < 0) {
 		sqlite3_close(db);
 		return r;
@@ -279,6 +306,7 @@ int store_open(const char *dir, struct store **ret, const char **ret_note, struc
 {
 	char path[PHI_PATH_MAX + 16];
 	struct store *s;
+	struct stat st;
 	int r;
 
 	*ret_note = NULL;
@@ -289,7 +317,7 @@ int store_open(const char *dir, struct store **ret, const char **ret_note, struc
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->wake, NULL);
 	snprintf(path, sizeof(path), "%s/phid.db", dir);
-	r = open_and_check(path, &s->db[STORE_WRITE], e);
+	r = stat(path, &st) == 0 && !S_ISREG(st.st_mode) ? -EBADMSG : open_and_check(path, &s->db[STORE_WRITE], e);
 	if (r == -EBADMSG || r == -EPROTO) {
 		bool newer = r == -EPROTO;
 

@@ -18,7 +18,8 @@ struct store;
 struct platform;
 
 /* Opens or makes DIR/phid.db. A damaged file is kept as phid.db.damaged-<time>, one with a newer schema as
- * phid.db.newer-<time>, and a fresh one is begun; *ret_note then says so in a sentence (static, else NULL). */
+ * phid.db.newer-<time>, and a fresh one is begun; *ret_note then says so in a sentence (static, else NULL). One with an older schema is
+ * migrated in one transaction, a copy of it stays as phid.db.schema-<version>. */
 int store_open(const char *dir, struct store **ret, const char **ret_note, struct phi_error *e);
 void store_close(struct store *s);
 
@@ -96,6 +97,13 @@ int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e);
 int64_t store_grant_quarantined(struct store *s, int64_t row);
 /* The containers that have such, by id; every one of them has memory. */
 int store_quarantined(struct store *s, enum store_side side, void (*each)(void *ud, const char *id), void *ud, struct phi_error *e);
+/* Rows of containers that are inserted from now on are above n. */
+int store_rows_beyond(struct store *s, int64_t n, struct phi_error *e);
+/* Calls each for the observed cells of a backend. */
+int store_observed(struct store *s, enum store_side side, const char *backend, void (*each)(void *ud, const char *name, const char *tag), void *ud);
+/* Is there an observed cell with that tag, and how is it named? */
+bool store_observed_tagged(struct store *s, enum store_side side, const char *tag, char *ret_name, size_t size);
+int store_observed_remove(struct store *s, const char *backend, const char *name, struct phi_error *e);
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e);
 int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
 			  struct phi_error *e);

@@ -239,6 +239,45 @@ int store_quarantined(struct store *s, enum store_side side, void (*each)(void *
 	return r;
 }
 
+int store_rows_beyond(struct store *s, int64_t n, struct phi_error *e)
+{
+	int r = sql_run(s, e, "INSERT INTO sqlite_sequence (name, seq) SELECT 'containers', 0 WHERE NOT EXISTS "
+			      "(SELECT 1 FROM sqlite_sequence WHERE name = 'containers')", "");
+
+	return r < 0 ? r : sql_run(s, e, "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'containers'", "i", n);
+}
+
+int store_observed(struct store *s, enum store_side side, const char *backend, void (*each)(void *ud, const char *name, const char *tag), void *ud)
+{
+	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT name, tag FROM observed_cells WHERE backend = ? ORDER BY name", "t", backend);
+	int r;
+
+	if (st == NULL)
+		return -EIO;
+	while ((r = sql_step(st, NULL)) > 0)
+		each(ud, sql_text(st, 0), sql_text(st, 1));
+	sql_end(st);
+	return r;
+}
+
+bool store_observed_tagged(struct store *s, enum store_side side, const char *tag, char *ret_name, size_t size)
+{
+	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT name FROM observed_cells WHERE tag = ?", "t", tag);
+	bool found = st != NULL && sql_step(st, NULL) > 0;
+
+	if (found)
+		snprintf(ret_name, size, "%s", sql_text(st, 0));
+	if (st != NULL)
+		sql_end(st);
+	return found;
+}
+
+int store_observed_remove(struct store *s, const char *backend, const char *name, struct phi_error *e)
+{
+	store_kept_drop(s);
+	return sql_run(s, e, "DELETE FROM observed_cells WHERE backend = ? AND name = ?", "tt", backend, name);
+}
+
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e)
 {
 	store_kept_drop(s);

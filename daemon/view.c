@@ -132,16 +132,25 @@ static void add_id(void *ud, const char *id)
 	json_add_string(ud, NULL, id);
 }
 
+static void add_name(void *ud, const char *name, const char *tag)
+{
+	(void)tag;
+	json_add_string(ud, NULL, name);
+}
+
 char *view_health(struct phid *p)
 {
 	_clean_json_ struct json *j = json_object();
 	const char *name;
 	uint64_t us = loop_longest_us(p->loop, &name);
-	struct json *o;
+	struct json *o, *list;
 
 	json_add_string(j, "status", p->store_note != NULL ? "degraded" : "ok");
 	json_add_string(j, "note", p->store_note);
 	store_quarantined(p->store, STORE_READ, add_id, json_add_array(j, "quarantined"), NULL);
+	list = json_add_array(j, "unexplained");
+	for (size_t i = 0; i < p->n_backends; i++)
+		store_observed(p->store, STORE_READ, p->backends[i]->name, add_name, list);
 	o = json_add_object(j, "loop");
 	json_add_integer(o, "longest_us", (int64_t)us);
 	json_add_string(o, "longest_callback", name);

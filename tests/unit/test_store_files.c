@@ -104,6 +104,51 @@ static void a_file_with_a_newer_schema_is_set_aside_whole(void **state)
 	sqlite3_close(db);
 }
 
+static void an_older_schema_is_migrated_and_a_copy_kept(void **state)
+{
+	extern const char schema_001[], schema_001_end[];
+	struct box *b = *state;
+	char path[100], *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
+	sqlite3 *db;
+
+	store_close(PHI_TAKE(b->s));
+	snprintf(path, sizeof(path), "%s/phid.db", b->dir);
+	unlink(path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 1; PRAGMA application_id = 1885890916; INSERT INTO pools VALUES ('old', 4096, 4096)", NULL,
+				      NULL, NULL),
+			 SQLITE_OK);
+	sqlite3_close(db);
+	free(sql);
+	assert_null(reopen(b));
+	with_sql(b, "SELECT 1 / (SELECT count(*) FROM links WHERE 0 UNION SELECT 1)");
+	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
+	snprintf(path, sizeof(path), "%s/phid.db.schema-1", b->dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "SELECT name FROM pools", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_not_equal(sqlite3_exec(db, "SELECT * FROM links", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	assert_null(reopen(b)); /* and not again */
+	assert_int_equal(files_like(b, "phid.db.schema-"), 1);
+}
+
+static void tables_of_another_program_stay_its_own(void **state)
+{
+	struct box *b = *state;
+	char path[100];
+	sqlite3 *db;
+
+	store_close(PHI_TAKE(b->s));
+	snprintf(path, sizeof(path), "%s/phid.db", b->dir);
+	unlink(path);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "CREATE TABLE notes (text)", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	assert_contains(reopen(b), "damaged");
+	assert_int_equal(files_like(b, "phid.db.damaged-"), 1);
+}
+
 static void a_database_of_another_program_is_set_aside(void **state)
 {
 	struct box *b = *state;
@@ -199,6 +244,8 @@ int main(void)
 		store_test(a_new_directory_gets_a_new_database),
 		store_test(a_damaged_file_is_set_aside_with_a_note_and_a_fresh_one_begun),
 		store_test(damaged_files_of_one_second_do_not_replace_each_other),
+		store_test(an_older_schema_is_migrated_and_a_copy_kept),
+		store_test(tables_of_another_program_stay_its_own),
 		store_test(a_file_with_a_newer_schema_is_set_aside_whole),
 		store_test(a_database_of_another_program_is_set_aside),
 		store_test(a_whole_file_that_somebody_else_holds_is_not_set_aside),

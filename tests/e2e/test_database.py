@@ -1,0 +1,160 @@
+"""The database is damaged, foreign or newer: phid starts, no guest is touched, and what guests have is not granted again."""
+import os
+import shutil
+import sqlite3
+import time
+
+import pytest
+
+from phidtest.daemon import Phid, build_dir, kill_and_await, process_alive
+
+GUEST = str(build_dir() / "samples/guest/guest.elf")
+PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-1", "host": "0"},
+            "memory": [{"name": "host", "kind": "host", "size": "1G"}, {"name": "carve", "kind": "carveout", "base": "0x100000000", "size": "1G"}]}
+SPECS = {"qemu": {"backend": "qemu", "boot": {"kernel": GUEST, "cmdline": "sleep 100000"}, "memory": [{"size": 16 << 20}]},
+         "sim": {"backend": "sim", "memory": [{"size": 1 << 20}]}}
+
+
+def truncated(db):
+    os.truncate(db, 5000)
+
+
+def empty_of_sense(db):
+    db.write_bytes(os.urandom(40000))
+
+
+def pages_of_noise(db):
+    data = bytearray(db.read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    db.write_bytes(data)
+
+
+def of_another_program(db):
+    db.unlink()
+    with sqlite3.connect(db) as c:
+        c.execute("CREATE TABLE notes (text)")
+
+
+def newer(db):
+    with sqlite3.connect(db) as c:
+        c.execute("PRAGMA user_version = 99")
+
+
+def a_directory(db):
+    db.unlink()
+    db.mkdir()
+    (db / "file").write_text("kept")
+
+
+DAMAGES = [truncated, empty_of_sense, pages_of_noise, of_another_program, newer, a_directory]
+
+
+@pytest.fixture
+def phid():
+    with Phid(backends=("qemu", "sim"), platform=PLATFORM) as p:
+        yield p
+
+
+def lose(phid, how):
+    phid.stop()
+    db = phid.state / "phid.db"
+    with sqlite3.connect(db) as c:
+        c.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    how(db)
+    phid.start()
+    return phid.client()
+
+
+@pytest.mark.parametrize("how", DAMAGES, ids=lambda f: f.__name__)
+def test_a_guest_outlives_the_loss_of_its_record(phid, how):
+    client = phid.client()
+    client.put("one", SPECS["qemu"]).expect(201)
+    client.start("one").expect(200)
+    pid = client.container("one").json["cell"]["pid"]
+    client = lose(phid, how)
+    health = client.get("/v1/health").expect(200).json
+    assert (health["status"], health["unexplained"]) == ("degraded", ["phid-1"])
+    assert "set aside" in health["note"] and health["note"] in phid.log()
+    kind = "newer" if how is newer else "damaged"
+    assert [f for f in phid.state.iterdir() if f.name.startswith(f"phid.db.{kind}-")]
+    # Held, by whom it can be seen; not granted again.
+    assert [c for c in client.get("/v1/allocations").json["cpus"] if c["id"] == 1] == [{"id": 1, "owner": "qemu:phid-1", "state": "observed"}]
+    refused = client.put("two", SPECS["qemu"]).expect(409, "no-resources")
+    assert refused.json["blockers"] == [{"unit": "cpu 1", "owner": "qemu:phid-1"}]
+    # A second start knows it still, and that the database is a good one.
+    phid.stop()
+    phid.start()
+    client = phid.client()
+    health = client.get("/v1/health").expect(200).json
+    assert (health["status"], health["unexplained"]) == ("ok", ["phid-1"])
+    assert process_alive(pid)
+    # The operator ends it: what it had is free, and the next one has another name.
+    kill_and_await(pid)
+    until = time.monotonic() + 30
+    while client.get("/v1/health").json["unexplained"]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    client.put("two", SPECS["qemu"]).expect(201)
+    assert client.container("two").json["cell"]["name"] != "phid-1"
+    types = [e["type"] for e in client.get("/v1/events").json["items"]]
+    assert "cell.unexplained" in types and "cell.unexplained-gone" in types
+
+
+def test_a_guest_that_ended_while_phid_was_away_is_held_no_more(phid):
+    client = phid.client()
+    client.put("one", SPECS["qemu"]).expect(201)
+    client.start("one").expect(200)
+    pid = client.container("one").json["cell"]["pid"]
+    assert lose(phid, truncated).get("/v1/health").json["unexplained"] == ["phid-1"]
+    phid.stop()
+    kill_and_await(pid)
+    until = time.monotonic() + 30
+    while any(name == "phid-keeper" for name in names_of(phid)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    phid.start()
+    client = phid.client()
+    until = time.monotonic() + 30
+    while client.get("/v1/health").json["unexplained"]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    client.put("two", SPECS["qemu"]).expect(201)
+
+
+def names_of(phid):
+    """Of the processes that belong to this phid."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if phid.mark.encode() in open(f"/proc/{pid}/environ", "rb").read().split(b"\0") or \
+                    str(phid.dir).encode() in open(f"/proc/{pid}/cmdline", "rb").read():
+                yield open(f"/proc/{pid}/comm").read().strip()
+        except OSError:
+            pass
+
+
+def test_a_cell_of_a_hypervisor_outlives_the_loss_of_its_record(phid):
+    client = phid.client()
+    client.put("one", SPECS["sim"]).expect(201)
+    client.start("one").expect(200)
+    client = lose(phid, pages_of_noise)
+    assert client.get("/v1/health").json["unexplained"] == ["phid-1"]
+    assert phid.sim.cells() == ["phid-1"]
+    client.put("two", SPECS["sim"]).expect(409, "no-resources")
+    phid.sim.ctl("destroy phid-1")
+    phid.stop()
+    phid.start()
+    client = phid.client()
+    assert client.get("/v1/health").json["unexplained"] == []
+    client.put("two", SPECS["sim"]).expect(201)
+    assert client.container("two").json["cell"]["name"] != "phid-1"
+
+
+def test_what_was_set_aside_can_be_looked_at(phid):
+    client = phid.client()
+    client.put("one", SPECS["sim"]).expect(201)
+    lose(phid, newer)
+    kept = next(f for f in phid.state.iterdir() if f.name.startswith("phid.db.newer-") and not f.name.endswith(("-wal", "-shm")))
+    copy = phid.dir / "copy"
+    shutil.copy(kept, copy)
+    with sqlite3.connect(copy) as c:
+        assert c.execute("SELECT id FROM containers").fetchall() == [("one",)]
