@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct phi_error;
 
@@ -16,6 +17,8 @@ struct cpuset {
 /* More than the longest text of a set, which is one of pairs: "0-1,3-4,...". */
 #define CPUSET_TEXT_MAX (PHI_CPUS_MAX / 3 * 10 + 16)
 
+/* The thread runs on these CPUs from now on; 0: the caller. A negative errno as of sched_setaffinity(2). */
+int cpuset_apply(pid_t tid, const struct cpuset *s);
 void cpuset_add(struct cpuset *s, unsigned cpu); /* cpu < PHI_CPUS_MAX */
 void cpuset_remove(struct cpuset *s, unsigned cpu);
 bool cpuset_equal(const struct cpuset *a, const struct cpuset *b);

@@ -134,17 +134,13 @@ static int take_strings(struct cell *c, const struct keeper_spawn *m, size_t len
 /* Keeper and process share the host's CPUs; vCPU threads are moved by phid later. */
 static void set_affinity(const struct keeper_spawn *m)
 {
-	cpu_set_t set;
-	int n = 0;
+	size_t n = m->n_cpus_words < PHI_COUNT(m->cpus) ? m->n_cpus_words : PHI_COUNT(m->cpus);
 
-	CPU_ZERO(&set);
-	for (unsigned i = 0; i < m->n_cpus_words * 64 && i < PHI_CPUS_MAX && i < CPU_SETSIZE; i++)
-		if (m->cpus[i / 64] >> i % 64 & 1) {
-			CPU_SET(i, &set);
-			n++;
+	for (size_t i = 0; i < n; i++)
+		if (m->cpus[i] != 0) {
+			sched_setaffinity(0, n * sizeof(m->cpus[0]), (const cpu_set_t *)m->cpus); /* as cpuset_apply */
+			return;
 		}
-	if (n > 0)
-		sched_setaffinity(0, sizeof(set), &set);
 }
 
 int cell_spawn(struct cell *c, const struct keeper_spawn *m, size_t length, int *fds, int n_fds, int *ret_console)

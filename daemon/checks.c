@@ -78,6 +78,8 @@ void checks_gather(const struct platform *p, const char *root, struct check_fact
 
 	*f = (struct check_facts){.ttwu_queue = CHECK_UNKNOWN, .remote_of_cells = CHECK_UNKNOWN};
 	host_cpus(root, &f->online, "/sys/devices/system/cpu/online");
+	host_cpus(root, &f->present, "/sys/devices/system/cpu/present");
+	f->memory = host_memory(root);
 	host_cpus(root, &f->isolated, "/sys/devices/system/cpu/isolated");
 	host_cpus(root, &f->nohz_full, "/sys/devices/system/cpu/nohz_full");
 	host_line(root, f->governor, sizeof(f->governor), "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
@@ -161,6 +163,25 @@ static void judge_isolation(const struct platform *p, const struct check_facts *
 		else
 			tell(list, kinds[i].name, ADVICE, CHECK_NO, remedy, "of the CPUs for cells (%.100s) not all %s: %.100s", all, kinds[i].what, missing);
 	}
+}
+
+/* Is what the platform file gives away there still? */
+static void judge_platform(const struct platform *p, const struct check_facts *f, struct json *list)
+{
+	const struct platform_pool *pools = p->memory.items;
+	struct cpuset gone = without(&p->cpus.ids, &f->present);
+	char text[CPUSET_TEXT_MAX], present[CPUSET_TEXT_MAX];
+	uint64_t amount = 0;
+
+	cpuset_format(&gone, text, sizeof(text));
+	cpuset_format(&f->present, present, sizeof(present));
+	tell(list, "cpus-present", GRAVE, present[0] == '\0' ? CHECK_UNKNOWN : yes_if(text[0] == '\0'),
+	     "correct cpus.ids of the platform file, or bring the CPUs back", "the CPUs %.100s are present%s%.100s", present,
+	     text[0] != '\0' ? "; the platform has others besides: " : "", text);
+	for (size_t i = 0; i < p->memory.n; i++)
+		amount += pools[i].has_base ? 0 : pools[i].size;
+	tell(list, "pool-size", GRAVE, f->memory == 0 ? CHECK_UNKNOWN : yes_if(amount <= f->memory), "make the pool of kind host smaller",
+	     "pools without addresses have %" PRIu64 " MiB, Linux has %" PRIu64 " MiB", amount >> 20, f->memory >> 20);
 }
 
 static void judge_scheduling(const struct platform *p, const struct check_facts *f, struct json *list)
@@ -333,6 +354,7 @@ static void judge_gicv2(const struct platform *p, const struct check_facts *f, s
 
 void checks_judge(const struct platform *p, const struct check_facts *f, struct json *list)
 {
+	judge_platform(p, f, list);
 	judge_scheduling(p, f, list);
 	judge_pools(p, f, list);
 	if (!p->jailhouse.present)

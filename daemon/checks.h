@@ -14,7 +14,8 @@ struct platform;
 enum check_answer { CHECK_UNKNOWN = -1, CHECK_NO, CHECK_YES };
 
 struct check_facts {
-	struct cpuset online, isolated, nohz_full;
+	struct cpuset online, present, isolated, nohz_full;
+	uint64_t memory; /* bytes that Linux has; 0: not known */
 	char governor[32];		  /* of the first CPU; "": no frequency scaling */
 	enum check_answer rt_group_sched; /* is the kernel built with it */
 	enum check_answer ttwu_queue;	  /* does the scheduler queue wake-ups for other CPUs */

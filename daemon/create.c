@@ -6,6 +6,7 @@
 #include "clean.h"
 #include "error.h"
 #include "jobs.h"
+#include "hostfiles.h"
 #include "json.h"
 #include "log.h"
 #include "view.h"
@@ -37,9 +38,38 @@ static const struct backend *choose_backend(struct call *c, struct phi_error *e)
 	return NULL;
 }
 
-static int fit(struct call *c, const struct alloc_view *v, const struct backend *b, struct alloc_grant *g, struct phi_error *e)
+#define OFFLINE "host:offline"
+
+/* CPUs that are offline now are nobody's for a guest that is a process: the kernel would run it elsewhere. A hypervisor's cells have
+ * such CPUs. */
+static void set_offline(struct alloc_view *v, const char *root, bool offline)
 {
-	return alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
+	struct cpuset online;
+
+	if (offline && !host_cpus(root, &online, "/sys/devices/system/cpu/online"))
+		return;
+	for (unsigned i = 0; i < v->n_cpus; i++) {
+		char *owner = v->cpus[i].owner;
+
+		if (offline && owner[0] == '\0' && !cpuset_has(&online, i))
+			strcpy(owner, OFFLINE);
+		else if (!offline && strcmp(owner, OFFLINE) == 0)
+			owner[0] = '\0';
+	}
+}
+
+/* v is as before after it. */
+static int fit(struct call *c, struct alloc_view *v, const struct backend *b, struct alloc_grant *g, struct phi_error *e)
+{
+	bool is_process = b->can & CELL_IS_PROCESS;
+	int r;
+
+	if (is_process)
+		set_offline(v, c->p->config.host_root, true);
+	r = alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
+	if (is_process)
+		set_offline(v, c->p->config.host_root, false);
+	return r;
 }
 
 /* The container is there already: the same again, or another? */
@@ -82,7 +112,7 @@ static int insert(struct call *c, struct store *s, const struct backend *b, cons
 		.owner_gid = c->peer.gid,
 		.keeper_by_phid = !c->external_keeper,
 	};
-	const struct alloc_view *v;
+	struct alloc_view *v;
 	struct alloc_grant g;
 	int r = store_vector(s, &c->p->platform, &v, e);
 

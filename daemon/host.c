@@ -133,19 +133,9 @@ void host_uuid(char ret[PHI_UUID_LEN + 1])
 
 void host_stay(const struct platform *p, struct cpuset *ret)
 {
-	cpu_set_t set, all;
-
-	*ret = (struct cpuset){0};
-	CPU_ZERO(&set);
-	if (sched_getaffinity(0, sizeof(all), &all) < 0)
-		return;
-	for (int c = cpuset_next(&p->cpus.host, 0); c >= 0; c = cpuset_next(&p->cpus.host, (unsigned)c + 1))
-		if (c < CPU_SETSIZE) {
-			CPU_SET((size_t)c, &set);
-			cpuset_add(ret, (unsigned)c);
-		}
+	*ret = p->cpus.host;
 	/* A platform whose host CPUs are not those of this machine (a test's) leaves us where we are. */
-	if (CPU_COUNT(&set) > 0 && sched_setaffinity(0, sizeof(set), &set) < 0)
+	if (cpuset_count(ret) > 0 && cpuset_apply(0, ret) < 0)
 		*ret = (struct cpuset){0};
 }
 

@@ -91,12 +91,15 @@ bool host_link(const char *root, char *ret, size_t size, const char *format, ...
 	return n > 0;
 }
 
-uint64_t host_pool_size(const char *root)
+uint64_t host_memory(const char *root)
 {
 	uint64_t kib;
 	char line[128];
 
-	if (!host_line(root, line, sizeof(line), "/proc/meminfo") || sscanf(line, "MemTotal: %" SCNu64, &kib) != 1)
-		return 0;
-	return kib * 1024 / 4 * 3 & ~(uint64_t)0x1fffff;
+	return host_line(root, line, sizeof(line), "/proc/meminfo") && sscanf(line, "MemTotal: %" SCNu64, &kib) == 1 ? kib << 10 : 0;
+}
+
+uint64_t host_pool_size(const char *root)
+{
+	return host_memory(root) / 4 * 3 & ~(uint64_t)0x1fffff;
 }

@@ -17,5 +17,7 @@ bool host_cpus(const char *root, struct cpuset *ret, const char *format, ...) __
 bool host_exists(const char *root, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* What a symbolic link says; false where it is none. */
 bool host_link(const char *root, char *ret, size_t size, const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* Bytes that Linux has; 0: not known. */
+uint64_t host_memory(const char *root);
 /* Bytes of the pool that a host without a platform file has: three quarters of its memory; the host keeps the rest. 0 if not known. */
 uint64_t host_pool_size(const char *root);

@@ -140,7 +140,7 @@ static void check(struct store *s)
 }
 #endif
 
-int store_vector(struct store *s, const struct platform *p, const struct alloc_view **ret, struct phi_error *e)
+int store_vector(struct store *s, const struct platform *p, struct alloc_view **ret, struct phi_error *e)
 {
 	int r;
 

@@ -186,17 +186,17 @@ static int pin(const struct cell *c, const struct json *threads, struct phi_erro
 
 	for (const struct json *t = json_first(threads); t != NULL && cpu >= 0; t = json_next(t), pinned++) {
 		int64_t tid = 0;
-		cpu_set_t set;
+		struct cpuset one = {0};
+		int r;
 
 		if (!json_integer(json_get(t, "thread-id"), &tid))
 			return phi_error_set(e, PHI_BACKEND, EPROTO, "", "QEMU named no thread for vCPU %u", pinned);
 		if (!is_thread_of(c->pid, tid))
 			return phi_error_set(e, PHI_BACKEND, EPROTO, "", "the thread %" PRId64 " that QEMU names for vCPU %u is none of its own", tid, pinned);
-		CPU_ZERO(&set);
-		CPU_SET((size_t)cpu, &set);
-		if (sched_setaffinity((pid_t)tid, sizeof(set), &set) < 0)
-			return phi_error_set(e, PHI_BACKEND, errno, "", "vCPU %u cannot be put on CPU %d: %s", pinned, cpu,
-					     strerror(errno));
+		cpuset_add(&one, (unsigned)cpu);
+		r = cpuset_apply((pid_t)tid, &one);
+		if (r < 0)
+			return phi_error_set(e, PHI_BACKEND, -r, "", "vCPU %u cannot be put on CPU %d: %s", pinned, cpu, strerror(-r));
 		cpu = cpuset_next(&c->grant.cpus, (unsigned)cpu + 1);
 	}
 	if (pinned != cpuset_count(&c->grant.cpus))

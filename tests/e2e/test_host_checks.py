@@ -131,4 +131,24 @@ def test_the_driver_that_goes(hypervisor, machine):
 
 def test_without_jailhouse_nothing_is_said_of_it(machine):
     with Phid(platform=PLATFORM, args=["--host-root", str(machine.root)]) as phid:
-        assert set(checks(phid)) == {"isolated-cpus", "nohz-full-cpus", "cpu-governor", "rt-group-sched", "pool-memory"}
+        assert set(checks(phid)) == {"cpus-present", "pool-size", "isolated-cpus", "nohz-full-cpus", "cpu-governor", "rt-group-sched", "pool-memory"}
+
+
+def test_a_cpu_that_is_offline_is_no_guests_of_qemu_and_comes_back(machine):
+    platform = {**PLATFORM, "cpus": {"ids": "0-1", "host": "0"}, "memory": [{"name": "host", "kind": "host", "size": "1G"}, {"name": "ddr", "kind": "carveout", "base": "0x100000000", "size": "1G"}]}
+    spec = {"backend": "qemu", "boot": {"kernel": str(build_dir() / "samples/guest/guest.elf"), "cmdline": "sleep 100000"}, "memory": [{"size": 16 << 20}]}
+    with Phid(backends=("qemu", "sim"), platform=platform, args=["--host-root", str(machine.root)]) as phid:
+        client = phid.client()
+        machine.file("/sys/devices/system/cpu/online", "0\n")
+        for cpus in ({"count": 1}, {"set": "1"}):
+            refused = client.put("one", {**spec, "cpus": cpus}).expect(409, "no-resources")
+            assert refused.json["blockers"] == [{"unit": "cpu 1", "owner": "host:offline"}]
+        assert client.get("/v1/allocations").json["cpus"][1]["state"] == "free"
+        machine.file("/sys/devices/system/cpu/online", "0-1\n")
+        client.put("one", spec).expect(201)
+        client.start("one").expect(200)
+        machine.file("/sys/devices/system/cpu/online", "0\n")  # what runs, runs; it can be ended
+        client.kill("one", "KILL").expect(200)
+        client.delete("one").expect(204)
+        # A cell of a hypervisor has CPUs that Linux has not.
+        client.put("cell", {"backend": "sim", "cpus": {"set": "1"}, "memory": [{"size": 1 << 20}]}).expect(201)

@@ -33,6 +33,8 @@ static void begin(struct scene *s)
 	set_cpus(&s->platform.cpus.ids, "0-3");
 	set_cpus(&s->platform.cpus.host, "0");
 	set_cpus(&s->facts.online, "0-3");
+	set_cpus(&s->facts.present, "0-3");
+	s->facts.memory = 1ull << 40;
 	set_cpus(&s->facts.isolated, "1-3");
 	set_cpus(&s->facts.nohz_full, "1-3");
 	s->facts.ttwu_queue = CHECK_NO;
@@ -93,6 +95,27 @@ static void a_fit_host_has_no_findings(void **state)
 	s.facts.root_name[0] = '\0';
 	s.platform.jailhouse.present = false;
 	expect(&s, "pool-memory", CHECK_YES, "1");
+}
+
+static void a_host_that_is_smaller_than_its_platform(void **state)
+{
+	struct platform_pool pools[] = {{.name = (char *)"host", .kind = POOL_HOST, .size = 3 << 20}};
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	set_cpus(&s.facts.present, "0,2");
+	expect(&s, "cpus-present", CHECK_NO, "besides: 1,3");
+	set_cpus(&s.facts.present, "");
+	expect(&s, "cpus-present", CHECK_UNKNOWN, "");
+	begin(&s);
+	s.platform.memory = (struct field_array){1, pools};
+	s.facts.memory = 3 << 20;
+	expect(&s, "pool-size", CHECK_YES, "3 MiB");
+	s.facts.memory--;
+	expect(&s, "pool-size", CHECK_NO, "have 3 MiB");
+	s.facts.memory = 0;
+	expect(&s, "pool-size", CHECK_UNKNOWN, "");
 }
 
 static void cpus_of_cells_that_are_not_isolated(void **state)
@@ -263,6 +286,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_fit_host_has_no_findings),
+		cmocka_unit_test(a_host_that_is_smaller_than_its_platform),
 		cmocka_unit_test(cpus_of_cells_that_are_not_isolated),
 		cmocka_unit_test(scheduling),
 		cmocka_unit_test(a_pool_that_linux_or_the_hypervisor_uses),
