@@ -154,6 +154,7 @@ void store_now(char ret[32])
 static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_error *e)
 {
 	char copy[PHI_PATH_MAX + 64];
+	_clean_close_ int fd = -1;
 	sqlite3_stmt *st;
 	bool done;
 
@@ -166,7 +167,12 @@ static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_erro
 	if (!done)
 		sql_error(db, e);
 	sqlite3_finalize(st);
-	return done ? 0 : -EIO;
+	if (!done)
+		return -EIO;
+	fd = open(copy, O_RDONLY | O_CLOEXEC); /* SQLite does not sync it */
+	if (fd < 0 || fsync(fd) < 0)
+		return phi_error_set(e, PHI_STORAGE, EIO, "", "%s cannot be synced: %m", copy);
+	return 0;
 }
 
 static int run_migrations(sqlite3 *db, int version)
@@ -183,76 +189,119 @@ static int run_migrations(sqlite3 *db, int version)
 	return rc == SQLITE_OK ? sqlite3_exec(db, pragma, NULL, NULL, NULL) : rc;
 }
 
-static int migrate(sqlite3 *db, const char *path, struct phi_error *e)
+/* Whose the file is, before anything is written to it. EBADMSG: not phid's, EPROTO: of a newer phid. */
+static int whose(sqlite3 *db, int *ret_version, struct phi_error *e)
 {
-	int version = 0, app = 0, tables = 0, r;
 	sqlite3_stmt *st;
+	int app, version;
 
-	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id), "
-				   "(SELECT count(*) FROM sqlite_master)", -1, &st, NULL) != SQLITE_OK)
+	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),"
+			       " (SELECT count(*) FROM sqlite_schema)", -1, &st, NULL) != SQLITE_OK)
 		return sql_error(db, e);
-	if (sqlite3_step(st) == SQLITE_ROW) {
-		version = sqlite3_column_int(st, 0);
-		app = sqlite3_column_int(st, 1);
-		tables = sqlite3_column_int(st, 2);
+	if (sqlite3_step(st) != SQLITE_ROW) {
+		int r = sql_error(db, e);
+
+		sqlite3_finalize(st);
+		return r;
 	}
+	version = sqlite3_column_int(st, 0);
+	app = sqlite3_column_int(st, 1);
+	if (sqlite3_column_int(st, 2) == 0 && version == 0 && app == 0)
+		app = APPLICATION_ID; /* an empty one: to be ours */
 	sqlite3_finalize(st);
+	if (app != APPLICATION_ID || version < 0)
+		return phi_error_set(e, PHI_STORAGE, EBADMSG, "", "this is not a database of phid");
 	if (version > (int)PHI_COUNT(migrations))
 		return phi_error_set(e, PHI_STORAGE, EPROTO, "", "the schema has version %d, this phid knows %zu", version,
 				     PHI_COUNT(migrations));
-	if (app != APPLICATION_ID && tables > 0)
-		return phi_error_set(e, PHI_STORAGE, EBADMSG, "", "this is not a database of phid");
+	*ret_version = version;
+	return 0;
+}
+
+static int migrate(sqlite3 *db, const char *path, int version, struct phi_error *e)
+{
+	int r, rc;
+
 	if (version == (int)PHI_COUNT(migrations))
 		return 0;
-	r = tables > 0 ? keep_copy(db, path, version, e) : 0;
-	if (r == 0 && run_migrations(db, version) != SQLITE_OK) {
-		sql_error(db, e);
-		sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-		r = -EIO;
-	}
-	return r;
+	r = version > 0 ? keep_copy(db, path, version, e) : 0;
+	if (r < 0)
+		return r;
+	rc = run_migrations(db, version);
+	if (rc == SQLITE_OK)
+		return 0;
+	r = sql_error(db, e);
+	sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+	/* Where our own SQL does not fit what is there, the file is not what its version says. */
+	return rc == SQLITE_ERROR || rc == SQLITE_CONSTRAINT ? -EBADMSG : r;
 }
 
 static int open_db(const char *path, int flags, sqlite3 **ret, struct phi_error *e)
 {
+	if (sqlite3_open_v2(path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK)
+		return 0;
+	int r = sql_error(*ret, e);
+
+	sqlite3_close(*ret);
+	*ret = NULL;
+	return r;
+}
+
+static int configure(sqlite3 *db, struct phi_error *e)
+{
 	static const char pragmas[] = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
 				      "PRAGMA busy_timeout = 2000; PRAGMA wal_autocheckpoint = 1000;"
 				      "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON";
-	sqlite3 *db;
 
-	if (sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK ||
-	    sqlite3_exec(db, pragmas, NULL, NULL, NULL) != SQLITE_OK) {
-		int r = sql_error(db, e);
+	return sqlite3_exec(db, pragmas, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_error(db, e);
+}
 
-		sqlite3_close(db);
-		return r;
+/* Pages, indexes, the schema's own rules (types, CHECK, NOT NULL, UNIQUE), references. */
+static int check(sqlite3 *db, struct phi_error *e)
+{
+	static const char *const checks[] = {
+		"SELECT integrity_check FROM pragma_integrity_check(1) WHERE integrity_check <> 'ok'",
+		"SELECT 'a row of ' || \"table\" || ' belongs to nothing' FROM pragma_foreign_key_check LIMIT 1",
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < PHI_COUNT(checks); i++) {
+		sqlite3_stmt *st = NULL;
+		int rc = sqlite3_prepare_v2(db, checks[i], -1, &st, NULL);
+
+		if (rc == SQLITE_OK)
+			rc = sqlite3_step(st);
+		if (rc == SQLITE_ROW)
+			r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s",
+					  (const char *)sqlite3_column_text(st, 0));
+		else if (rc != SQLITE_DONE)
+			r = rc == SQLITE_ERROR ? (sql_error(db, e), -EBADMSG) : sql_error(db, e);
+		sqlite3_finalize(st);
 	}
-	*ret = db;
-	return 0;
+	return r;
 }
 
 static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
 {
 	sqlite3 *db = NULL;
-	sqlite3_stmt *st = NULL;
-	const char *verdict = NULL;
-	int r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
+	int version, r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
 
 	if (r < 0)
 		return r;
-	if (sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &st, NULL) == SQLITE_OK && sqlite3_step(st) == SQLITE_ROW)
-		verdict = (const char *)sqlite3_column_text(st, 0);
-	if (verdict == NULL)
-		r = sql_error(db, e);
-	else if (strcmp(verdict, "ok") != 0)
-		r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s", verdict);
-	sqlite3_finalize(st);
+	sqlite3_busy_timeout(db, 2000);
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* what is set aside stays as it was */
+	r = whose(db, &version, e);
 	if (r == 0)
-		r = migrate(db, path, e);
+		r = configure(db, e);
+	if (r == 0)
+		r = check(db, e);
+	if (r == 0)
+		r = migrate(db, path, version, e);
 	if (r < 0) {
 		sqlite3_close(db);
 		return r;
 	}
+	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 	*ret = db;
 	return 0;
 }
@@ -328,6 +377,8 @@ int store_open(const char *dir, struct store **ret, const char **ret_note, struc
 	}
 	if (r == 0)
 		r = open_db(path, SQLITE_OPEN_READONLY, &s->db[STORE_READ], e);
+	if (r == 0)
+		r = configure(s->db[STORE_READ], e);
 	if (r == 0 && pthread_create(&s->thread, NULL, commit_main, s) != 0)
 		r = phi_error_set(e, PHI_INTERNAL, errno, "", "cannot start the commit thread");
 	if (r < 0) {

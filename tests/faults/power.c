@@ -517,6 +517,10 @@ int main(int argc, char **argv)
 	}
 	clear(dir);
 	rmdir(dir);
+	for (int f = 0; f < N_FILES; f++) {
+		free(synced[f].bytes);
+		free(now[f].bytes);
+	}
 	if (lie) {
 		printf("%s without syncs, losses are found: %u of %u\n", failed > 0 ? "ok  " : "FAIL", failed, points);
 		failed = failed == 0;

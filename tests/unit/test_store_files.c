@@ -149,6 +149,55 @@ static void tables_of_another_program_stay_its_own(void **state)
 	assert_int_equal(files_like(b, "phid.db.damaged-"), 1);
 }
 
+/* What the schema forbids can be in a file all the same, written by who switched the rules off. */
+static void rows_that_break_the_rules_are_damage(void **state)
+{
+	static const char *const rows[] = {
+		"UPDATE containers SET state = 'flying'",
+		"INSERT INTO cpu_grants (cpu, row) VALUES (-1, 1)",
+		"INSERT INTO cpu_grants (cpu, row) VALUES (1, 4711)",
+	};
+	struct box *b = *state;
+
+	for (size_t i = 0; i < PHI_COUNT(rows); i++) {
+		char sql[200];
+
+		fill(b);
+		store_close(PHI_TAKE(b->s));
+		snprintf(sql, sizeof(sql), "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON; %s", rows[i]);
+		with_sql(b, sql);
+		assert_contains(reopen(b), "damaged");
+		assert_int_equal(files_like(b, "phid.db.damaged-"), i + 1);
+	}
+}
+
+/* What another program may still want is set aside byte for byte: no pragma, no checkpoint of ours on the way. */
+static void what_is_not_ours_is_not_written_to(void **state)
+{
+	struct box *b = *state;
+	char command[300];
+
+	with_sql(b, "PRAGMA journal_mode = DELETE; CREATE TABLE notes (text); PRAGMA user_version = 99");
+	snprintf(command, sizeof(command), "cp %s/phid.db %s/before", b->dir, b->dir);
+	assert_int_equal(system(command), 0);
+	assert_non_null(reopen(b));
+	snprintf(command, sizeof(command), "cmp -s %s/before %s/phid.db.*-[0-9]*[0-9]", b->dir, b->dir);
+	assert_int_equal(system(command), 0);
+}
+
+static void a_migration_that_does_not_fit_is_taken_back_and_phid_starts(void **state)
+{
+	extern const char schema_001[], schema_001_end[];
+	struct box *b = *state;
+	_clean_free_ char *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
+
+	with_sql(b, sql);
+	with_sql(b, "CREATE TABLE links (in_the_way); PRAGMA user_version = 1; PRAGMA application_id = 1885890916");
+	assert_contains(reopen(b), "damaged");
+	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
+	assert_int_equal(files_like(b, "phid.db.damaged-"), 1);
+}
+
 static void a_database_of_another_program_is_set_aside(void **state)
 {
 	struct box *b = *state;
@@ -247,6 +296,9 @@ int main(void)
 		store_test(an_older_schema_is_migrated_and_a_copy_kept),
 		store_test(tables_of_another_program_stay_its_own),
 		store_test(a_file_with_a_newer_schema_is_set_aside_whole),
+		store_test(rows_that_break_the_rules_are_damage),
+		store_test(what_is_not_ours_is_not_written_to),
+		store_test(a_migration_that_does_not_fit_is_taken_back_and_phid_starts),
 		store_test(a_database_of_another_program_is_set_aside),
 		store_test(a_whole_file_that_somebody_else_holds_is_not_set_aside),
 		store_test(a_directory_that_is_not_there_is_an_error_and_leaks_nothing),
