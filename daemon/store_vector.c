@@ -89,6 +89,22 @@ static int read_ranges(struct store *s, enum store_side side, struct alloc_view 
 	return r;
 }
 
+/* What memory a hypervisor's cell has that phid made and of which the record is lost, nobody knows: none with an address is granted. */
+static void hold_pools(struct alloc_view *v, const char *owner)
+{
+	const struct platform_pool *pools = v->platform->memory.items;
+
+	for (size_t i = 0; i < v->platform->memory.n; i++) {
+		struct alloc_range r = {.has_base = true, .quarantined = true, .base = pools[i].base, .size = pools[i].size, .colors = UINT64_MAX};
+
+		if (!pools[i].has_base)
+			continue;
+		snprintf(r.pool, sizeof(r.pool), "%s", pools[i].name);
+		snprintf(r.owner, sizeof(r.owner), "%s", owner);
+		alloc_view_add(v, &r);
+	}
+}
+
 /* CPUs of cells that no record explains block new grants of them. */
 static int read_observed(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e)
 {
@@ -98,14 +114,18 @@ static int read_observed(struct store *s, enum store_side side, struct alloc_vie
 	if (st == NULL)
 		return -EIO;
 	while ((r = sql_step(st, e)) > 0) {
+		char owner[PHI_ID_MAX + 1];
 		struct cpuset cpus;
 
+		snprintf(owner, sizeof(owner), "%s:%s", sql_text(st, 0), sql_text(st, 1));
+		if (strncmp(sql_text(st, 1), "phid-", 5) == 0 && strcmp(sql_text(st, 0), "qemu") != 0) /* whose guests are processes */
+			hold_pools(v, owner);
 		if (cpuset_parse(sql_text(st, 2), "", &cpus, NULL) < 0)
 			continue;
 		for (int c = cpuset_next(&cpus, 0); c >= 0; c = cpuset_next(&cpus, (unsigned)c + 1)) {
 			v->cpus[c].observed = true;
 			if (v->cpus[c].owner[0] == '\0')
-				snprintf(v->cpus[c].owner, sizeof(v->cpus[c].owner), "%s:%s", sql_text(st, 0), sql_text(st, 1));
+				snprintf(v->cpus[c].owner, sizeof(v->cpus[c].owner), "%s", owner);
 		}
 	}
 	sql_end(st);

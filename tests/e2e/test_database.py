@@ -9,7 +9,7 @@ import pytest
 from phidtest.daemon import Phid, build_dir, kill_and_await, process_alive
 
 GUEST = str(build_dir() / "samples/guest/guest.elf")
-PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-1", "host": "0"},
+PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-2", "host": "0"},
             "memory": [{"name": "host", "kind": "host", "size": "1G"}, {"name": "carve", "kind": "carveout", "base": "0x100000000", "size": "1G"}]}
 SPECS = {"qemu": {"backend": "qemu", "boot": {"kernel": GUEST, "cmdline": "sleep 100000"}, "memory": [{"size": 16 << 20}]},
          "sim": {"backend": "sim", "memory": [{"size": 1 << 20}]}}
@@ -79,8 +79,10 @@ def test_a_guest_outlives_the_loss_of_its_record(phid, how):
     assert [f for f in phid.state.iterdir() if f.name.startswith(f"phid.db.{kind}-")]
     # Held, by whom it can be seen; not granted again.
     assert [c for c in client.get("/v1/allocations").json["cpus"] if c["id"] == 1] == [{"id": 1, "owner": "qemu:phid-1", "state": "observed"}]
-    refused = client.put("two", SPECS["qemu"]).expect(409, "no-resources")
+    refused = client.put("two", {**SPECS["qemu"], "cpus": {"set": "1"}}).expect(409, "no-resources")
     assert refused.json["blockers"] == [{"unit": "cpu 1", "owner": "qemu:phid-1"}]
+    client.put("cell", SPECS["sim"]).expect(201)  # what is free is granted
+    client.delete("cell", force=True).expect(204)
     # A second start knows it still, and that the database is a good one.
     phid.stop()
     phid.start()
@@ -139,7 +141,10 @@ def test_a_cell_of_a_hypervisor_outlives_the_loss_of_its_record(phid):
     client = lose(phid, pages_of_noise)
     assert client.get("/v1/health").json["unexplained"] == ["phid-1"]
     assert phid.sim.cells() == ["phid-1"]
-    client.put("two", SPECS["sim"]).expect(409, "no-resources")
+    # What memory it has nobody knows: none with an address is granted.
+    assert [(m["pool"], m["owner"]) for m in client.get("/v1/allocations").json["memory"]] == [("carve", "sim:phid-1")]
+    refused = client.put("two", {"backend": "sim", "memory": [{"size": 1 << 20, "pool": "carve"}]}).expect(409, "no-resources")
+    assert {b["owner"] for b in refused.json["blockers"]} == {"sim:phid-1"}
     phid.sim.ctl("destroy phid-1")
     phid.stop()
     phid.start()
