@@ -20,7 +20,6 @@
 #include <string.h>
 
 struct lost {
-	struct phid *p;
 	bool gone;
 	char backend[16], name[32], incarnation[PHI_UUID_LEN + 1], cpus[CPUSET_TEXT_MAX];
 };
@@ -100,7 +99,6 @@ static void submit(struct phid *p, bool gone, const char *name, const char *inca
 
 	if (l == NULL)
 		abort();
-	l->p = p;
 	l->gone = gone;
 	snprintf(l->backend, sizeof(l->backend), "%s", backend_of_processes(p));
 	snprintf(l->name, sizeof(l->name), "%s", name);
