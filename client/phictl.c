@@ -333,6 +333,16 @@ static int cmd_doctor(char **args, struct phi_error *e)
 		       "     %-22s -> phictl rm --force %s tries again; phictl release %s, if you know that nothing of it runs\n",
 		       json_string(id), "", json_string(id), json_string(id));
 	}
+	if (r == 0 && json_get_string(health, "note") != NULL) {
+		fit = false;
+		printf("NO   %-22s %s\n     %-22s -> the old file is in phid's state directory\n", "database", json_get_string(health, "note"), "");
+	}
+	for (const struct json *name = r == 0 ? json_first(json_get(health, "unexplained")) : NULL; name != NULL; name = json_next(name)) {
+		fit = false;
+		printf("NO   unexplained: %s        no record says what it has; its CPUs are not granted\n"
+		       "     %-22s -> end it: a guest of QEMU is a process of this name, a cell is the hypervisor's\n",
+		       json_string(name), "");
+	}
 	return r < 0 ? r : !fit;
 }
 

@@ -2,6 +2,7 @@
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 
 import pytest
@@ -83,6 +84,8 @@ def test_a_guest_outlives_the_loss_of_its_record(phid, how):
     assert refused.json["blockers"] == [{"unit": "cpu 1", "owner": "qemu:phid-1"}]
     client.put("cell", SPECS["sim"]).expect(201)  # what is free is granted
     client.delete("cell", force=True).expect(204)
+    done = subprocess.run([str(build_dir() / "client/phictl"), "--host", f"unix:{phid.socket}", "doctor"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "unexplained: phid-1" in done.stdout and health["note"] in done.stdout
     # A second start knows it still, and that the database is a good one.
     phid.stop()
     phid.start()
