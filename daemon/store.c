@@ -284,7 +284,7 @@ static int check(sqlite3 *db, struct phi_error *e)
 static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
 {
 	sqlite3 *db = NULL;
-	int version, r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
+	int version = 0, r = open_db(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &db, e);
 
 	if (r < 0)
 		return r;
