@@ -1,0 +1,75 @@
+"""The state or runtime directory is full: guests are not touched, stopping them works, and what could not be written follows."""
+import os
+import subprocess
+import time
+
+import pytest
+
+from phidtest.daemon import Phid, await_gone, build_dir, process_alive
+
+GUEST = str(build_dir() / "samples/guest/guest.elf")
+PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-3", "host": "0"},
+            "memory": [{"name": "host", "kind": "host", "size": "1G"}, {"name": "carve", "kind": "carveout", "base": "0x100000000", "size": "1G"}]}
+QEMU = {"backend": "qemu", "boot": {"kernel": GUEST, "cmdline": "sleep 100000"}, "cpus": {"set": "1"}, "memory": [{"size": 16 << 20}]}
+SIM = {"backend": "sim", "cpus": {"set": "2"}, "memory": [{"size": 1 << 20, "pool": "carve"}]}
+
+
+@pytest.fixture(params=["state", "runtime"])
+def small(request):
+    """A phid one of whose directories is a file system of its own, and that directory."""
+    with Phid(backends=("qemu", "sim"), platform=PLATFORM) as phid:
+        phid.stop()
+        where = getattr(phid, request.param)
+        where.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M,mode=755", "tmpfs", where], check=True)
+        try:
+            phid.start()
+            yield phid, where
+            phid.delete_all(phid.client())
+            phid.stop()
+            phid.close()
+        finally:
+            subprocess.run(["umount", "-l", where], check=True)
+
+
+def fill(where):
+    with open(where / "full", "wb", buffering=0) as f:
+        size = 1 << 20
+        while size > 0:
+            try:
+                f.write(b"x" * size)
+            except OSError:
+                size //= 2
+
+
+def eventually(test):
+    until = time.monotonic() + 30
+    while not test():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_full_directory_touches_no_guest_and_keeps_none_from_being_stopped(small):
+    phid, where = small
+    client = phid.client()
+    for id, spec in (("guest", QEMU), ("cell", SIM)):
+        client.put(id, spec).expect(201)
+        client.start(id).expect(200)
+    pid = client.container("guest").json["cell"]["pid"]
+    fill(where)
+    refused = client.put("more", {**SIM, "cpus": {"set": "3"}})
+    assert refused.status in (201, 500, 502, 507), refused  # not each directory is needed
+    assert where != phid.state or refused.status in (500, 507)
+    assert process_alive(pid)
+    assert client.container("guest").json["state"] == client.container("cell").json["state"] == "running"
+    # Stopped at once, whatever can be written of it.
+    for id in ("guest", "cell"):
+        assert client.kill(id, "KILL").status in (200, 500, 507)
+    await_gone(pid)
+    eventually(lambda: not [c for c in phid.sim.cells() if c == "phid-2"])
+    assert phid.process.poll() is None
+    os.unlink(where / "full")
+    for id in ("guest", "cell"):
+        eventually(lambda: client.container(id).json["state"] == "stopped")
+        client.delete(id).expect(204)
+    client.put("again", {**QEMU, "cpus": {"set": "1"}}).expect(201)
