@@ -130,7 +130,8 @@ void lost_ended(struct phid *p, const char *incarnation)
 		submit(p, true, name, incarnation, 0);
 }
 
-bool cell_dir_is_held(const struct phid *p, int64_t row)
+/* Has a keeper the directory's lock? */
+static bool is_held(const struct phid *p, int64_t row)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	char path[PHI_PATH_MAX];
@@ -141,12 +142,20 @@ bool cell_dir_is_held(const struct phid *p, int64_t row)
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+bool lost_has(const struct phid *p, int64_t row)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "phid-%lld", (long long)row);
+	return is_held(p, row) && (p->store_note != NULL || store_observed_named(p->store, STORE_READ, name));
+}
+
 static void note_ended(void *ud, const char *name, const char *incarnation)
 {
 	struct phid *p = ud;
 	long long row = strncmp(name, "phid-", 5) == 0 ? atoll(name + 5) : 0;
 
-	if (row <= 0 || !cell_dir_is_held(p, row))
+	if (row <= 0 || !is_held(p, row))
 		submit(p, true, name, incarnation, 0);
 }
 
@@ -170,7 +179,7 @@ static void each_dir(const struct phid *p, void (*each)(const struct phid *p, lo
 
 static void count_held(const struct phid *p, long long row, long long *n)
 {
-	*n += cell_dir_is_held(p, row);
+	*n += is_held(p, row);
 }
 
 bool lost_awaited(const struct phid *p)

@@ -189,7 +189,8 @@ static void intent_done(void *ud, const struct phi_error *e)
 
 	op->intent_open = false;
 	if (op->detached) {
-		operation_free(op);
+		if (op->step != OP_COMMIT) /* the outcome was asked for as well: it comes behind this, and frees it */
+			operation_free(op);
 		return;
 	}
 	if (op->step != OP_INTENT)

@@ -80,8 +80,8 @@ void lost_settle(struct phid *p);
 bool lost_awaited(const struct phid *p);
 /* New rows come behind every directory of a cell: no two cells have one name. */
 int lost_rows(struct phid *p, struct store *s, struct phi_error *e);
-/* Has a keeper the directory's lock? */
-bool cell_dir_is_held(const struct phid *p, int64_t row);
+/* Is the directory of that row one of theirs? */
+bool lost_has(const struct phid *p, int64_t row);
 /* Is it one that goes on without its keeper, as its spec says? */
 bool cell_is_kept(const struct cell *c);
 /* The text of the exit file, or NULL. */

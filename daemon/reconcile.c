@@ -152,7 +152,7 @@ static void sweep(struct phid *p)
 		_clean_container_ struct container row = {0};
 		long long n = atoll(f->d_name);
 
-		if (n > 0 && store_container_by_row(p->store, STORE_READ, n, &row, NULL) == -ENOENT && !cell_dir_is_held(p, n))
+		if (n > 0 && store_container_by_row(p->store, STORE_READ, n, &row, NULL) == -ENOENT && !lost_has(p, n))
 			cell_dir_remove(p, n);
 	}
 }

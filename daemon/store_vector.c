@@ -292,6 +292,16 @@ bool store_observed_tagged(struct store *s, enum store_side side, const char *ta
 	return found;
 }
 
+bool store_observed_named(struct store *s, enum store_side side, const char *name)
+{
+	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT 1 FROM observed_cells WHERE name = ?", "t", name);
+	bool found = st != NULL && sql_step(st, NULL) > 0;
+
+	if (st != NULL)
+		sql_end(st);
+	return found;
+}
+
 int store_observed_remove(struct store *s, const char *backend, const char *name, struct phi_error *e)
 {
 	store_kept_drop(s);

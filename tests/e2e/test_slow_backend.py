@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import Background, check_loop, eventually, finish
 from phidtest.daemon import build_dir
+from phidtest.strace import Strace, threads
 
 MS = 5000
 VERBS = {"create": None, "start": "created", "pause": "running", "resume": "paused", "destroy": "running", "observe": "created",
@@ -288,3 +289,20 @@ def test_a_forced_delete_of_a_create_is_finished_by_the_next_phid(own_phid):
     client = phid.client()
     eventually(lambda: client.get("/v1/containers").json["items"] == [], "the end of the container")
     assert phid.sim.cells() == []
+
+
+def test_a_kill_whose_intent_and_outcome_wait_for_the_disk_is_superseded(own_phid):
+    """The disk takes three seconds: the kill acts after one, asks for its outcome to be written, and a forced delete comes in between."""
+    phid = own_phid()
+    client = phid.client()
+    bring(client, "one", "running")
+    cells = phid.sim.cells()
+    with Strace(threads(phid.process.pid), phid.dir / "strace", "fdatasync", "delay_enter=3000000"):
+        kill = Background(lambda: phid.client().kill("one", "KILL"))
+        eventually(lambda: phid.sim.cells() != cells or phid.sim.ctl("observe phid-1").get("state") == "ended", "the cell's end")
+        delete = Background(lambda: phid.client().delete("one", force=True))
+        assert kill.result().status in (200, 409)
+        delete.result().expect(204)
+    client.container("one").expect(404)
+    client.put("one", {}).expect(201)
+    client.delete("one", force=True).expect(204)
