@@ -32,7 +32,8 @@ def leave_hybrid_cgroups():
     """crun 1.8 refuses a host of cgroup v1 whose v2 tree has controllers: everything runs where that tree is not mounted."""
     hybrid = "/sys/fs/cgroup/unified"
     if os.path.ismount(hybrid):
-        os.execvp("unshare", ["unshare", "-m", "--propagation", "private", "sh", "-c", f'umount {hybrid} && exec "$@"', "sh", sys.executable, *sys.argv])
+        os.execvp("unshare", ["unshare", "-m", "--propagation", "private", "sh", "-c", f'umount {hybrid} && exec "$@"', "sh",
+                              sys.executable, *sys.argv])
 
 
 def main():

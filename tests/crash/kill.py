@@ -7,7 +7,8 @@ is there.
 
 Each verb is run once under strace to learn its calls; each call is a point: the N-th of its name in its thread. Then the verb is run
 once a point, or for N points drawn by the seed, and strace kills before that call. The named boundaries of crash.py are places in the
-source; these are what the kernel sees. A phid without memory may answer 5xx or abort (systemd starts it again). Needs (Debian): strace, qemu-system-x86, runc; a build as for crash.py."""
+source; these are what the kernel sees. A phid without memory may answer 5xx or abort (systemd starts it again).
+Needs (Debian): strace, qemu-system-x86, runc; a build as for crash.py."""
 import argparse
 import glob
 import json
