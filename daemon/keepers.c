@@ -21,6 +21,7 @@
 
 #define CONNECTIONS_MAX 4096
 #define UNCLAIMED_MS	30000
+#define ERRNO_MAX	4095 /* MAX_ERRNO of linux/err.h */
 
 extern char **environ;
 
@@ -268,6 +269,8 @@ static void on_message(struct keeper *k, const char *buf, size_t n)
 		struct keeper_spawned m;
 
 		memcpy(&m, buf, sizeof(m));
+		if (m.err < 0 || m.err > ERRNO_MAX)
+			m.err = EPROTO;
 		k->cell->pid = m.pid;
 		if (m.err == 0)
 			k->hello.cell = KEEPER_CELL_ALIVE;

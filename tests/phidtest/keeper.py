@@ -1,6 +1,7 @@
 """What a keeper says, as bytes (api/keeper_proto.h): for tests in which it is not ours."""
 import socket
 import struct
+import time
 
 HELLO, SPAWNED, ENDED, QMP_OUT, UNDO, TAKEN = range(1, 7)
 SPAWN, QMP_IN = 64, 65
@@ -25,7 +26,14 @@ class Keeper:
     def __init__(self, phid):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(30)
-        self.socket.connect(str(phid.dir / "keeper.sock"))
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return self.socket.connect(str(phid.dir / "keeper.sock"))
+            except BlockingIOError:  # more wait to be accepted than fit, and a socket with a timeout does not
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def __enter__(self):
         return self
