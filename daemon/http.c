@@ -1,5 +1,6 @@
-/* libmicrohttpd in the loop. See http.h; the traps that are avoided here were measured beforehand (ARCHITECTURE.md). */
-#include "http.h"
+/* libmicrohttpd in the loop: connections and their bounds, requests as they come in. What is done with a request is http_request.c's. See
+ * http.h; the traps that are avoided here were measured beforehand (ARCHITECTURE.md). */
+#include "http_inner.h"
 
 #include "clean.h"
 #include "error.h"
@@ -11,7 +12,6 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <microhttpd.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -23,47 +23,6 @@
 #define CONNECTIONS_MAX	 2048
 #define OTHERS_MAX	 1024 /* and no more where the next is no administrator: many users together keep none out */
 #define IDLE_TIMEOUT_S	 30
-#define HEADERS_MAX	 4
-
-struct connection {
-	struct connection *next, *previous; /* oldest idle first */
-	struct http *http;
-	struct peer peer;
-	int fd;
-	bool busy;
-};
-
-struct request {
-	struct request *next, **at; /* in http's list */
-	struct http *http;
-	struct MHD_Connection *mhd;
-	struct connection *connection;
-	char method[12], *path;
-	char *body;
-	size_t n, room;
-	bool dispatched, suspended, too_large;
-	struct MHD_Response *response;
-	int status;
-	const char *header_names[HEADERS_MAX];
-	char *header_values[HEADERS_MAX];
-	size_t n_headers;
-	ssize_t (*stream)(void *ud, char *buf, size_t max);
-	void (*stream_done)(void *ud);
-	void *stream_ud;
-	void (*begun)(void *ud, int fd, const char *more, size_t n);
-	struct MHD_UpgradeResponseHandle *upgraded;
-};
-
-struct http {
-	struct phid *p;
-	struct MHD_Daemon *mhd;
-	int fd;
-	struct loop_source *accept, *io, *run, *timer;
-	bool stopping;
-	struct connection oldest; /* ring's head */
-	struct request *requests;
-	unsigned n;
-};
 
 /* ---- running libmicrohttpd ---- */
 
@@ -193,238 +152,7 @@ static void on_accept(void *ud, uint32_t revents)
 	loop_arm(h->run);
 }
 
-/* ---- requests ---- */
-
-const char *request_method(const struct request *r)
-{
-	return r->method;
-}
-
-const char *request_path(const struct request *r)
-{
-	return r->path;
-}
-
-const struct peer *request_peer(const struct request *r)
-{
-	return &r->connection->peer;
-}
-
-const char *request_header(const struct request *r, const char *name)
-{
-	return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
-}
-
-const char *request_query(const struct request *r, const char *name)
-{
-	return MHD_lookup_connection_value(r->mhd, MHD_GET_ARGUMENT_KIND, name);
-}
-
-struct query_check {
-	const char *const *known;
-	unsigned seen; /* bit i: known[i] */
-	const char *wrong, *rule;
-};
-
-static enum MHD_Result check_query(void *ud, enum MHD_ValueKind kind, const char *key, const char *value)
-{
-	struct query_check *q = ud;
-
-	(void)kind;
-	q->wrong = key;
-	for (size_t i = 0; q->known[i] != NULL; i++) {
-		if (strcmp(q->known[i], key) != 0)
-			continue;
-		q->rule = value == NULL ? "needs a value" : q->seen & 1u << i ? "is there twice" : NULL;
-		q->seen |= 1u << i;
-		if (q->rule != NULL)
-			return MHD_NO;
-		q->wrong = NULL;
-		return MHD_YES;
-	}
-	q->rule = "is not known here";
-	return MHD_NO;
-}
-
-const char *request_wrong_query(const struct request *r, const char *const *known, const char **ret_rule)
-{
-	struct query_check q = {.known = known};
-
-	MHD_get_connection_values(r->mhd, MHD_GET_ARGUMENT_KIND, check_query, &q);
-	*ret_rule = q.rule;
-	return q.wrong;
-}
-
-const char *request_body(const struct request *r, size_t *ret_n)
-{
-	*ret_n = r->n;
-	return r->body;
-}
-
-void request_reply_header(struct request *r, const char *name, const char *value)
-{
-	if (r->n_headers == HEADERS_MAX)
-		abort();
-	r->header_names[r->n_headers] = name;
-	r->header_values[r->n_headers++] = phi_strdup(value);
-}
-
-static void resume(struct request *r)
-{
-	if (!r->suspended)
-		return;
-	r->suspended = false;
-	MHD_resume_connection(r->mhd);
-	loop_arm(r->http->run); /* resuming wakes nothing by itself */
-}
-
-static void answer(struct request *r, int status, const char *type, struct MHD_Response *response)
-{
-	r->response = response;
-	r->status = status;
-	if (type != NULL)
-		MHD_add_response_header(response, "Content-Type", type);
-	MHD_add_response_header(response, "Cache-Control", "no-store");
-	for (size_t i = 0; i < r->n_headers; i++)
-		MHD_add_response_header(response, r->header_names[i], r->header_values[i]);
-	resume(r);
-}
-
-void request_reply(struct request *r, int status, const char *type, char *body)
-{
-	answer(r, status, type,
-	       MHD_create_response_from_buffer(body ? strlen(body) : 0, body ? body : (char[]){""},
-					       body ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT));
-}
-
-static ssize_t read_stream(void *ud, uint64_t offset, char *buf, size_t max)
-{
-	struct request *r = ud;
-	ssize_t n = r->stream(r->stream_ud, buf, max);
-
-	(void)offset;
-	if (n < 0)
-		return MHD_CONTENT_READER_END_OF_STREAM;
-	if (n == 0 && !r->suspended) {
-		r->suspended = true;
-		MHD_suspend_connection(r->mhd);
-	}
-	return n;
-}
-
-void request_stream(struct request *r, const char *type, ssize_t (*read)(void *ud, char *buf, size_t max),
-		    void (*done)(void *ud), void *ud)
-{
-	r->stream = read;
-	r->stream_done = done;
-	r->stream_ud = ud;
-	answer(r, 200, type, MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, r, NULL));
-}
-
-static void on_upgrade(void *ud, struct MHD_Connection *mhd, void *context, const char *more, size_t n, MHD_socket fd,
-		       struct MHD_UpgradeResponseHandle *handle)
-{
-	struct request *r = ud;
-
-	(void)mhd;
-	(void)context;
-	r->upgraded = handle;
-	r->begun(r->stream_ud, fd, more, n);
-}
-
-void request_upgrade(struct request *r, const char *protocol, void (*begun)(void *ud, int fd, const char *more, size_t n),
-		     void (*done)(void *ud), void *ud)
-{
-	r->begun = begun;
-	r->stream_done = done;
-	r->stream_ud = ud;
-	request_reply_header(r, "Upgrade", protocol);
-	answer(r, 101, NULL, MHD_create_response_for_upgrade(on_upgrade, r));
-}
-
-void request_close(struct request *r)
-{
-	MHD_upgrade_action(r->upgraded, MHD_UPGRADE_ACTION_CLOSE);
-	loop_arm(r->http->run);
-}
-
-void request_wake(struct request *r)
-{
-	resume(r);
-}
-
-bool request_client_gone(const struct request *r)
-{
-	char byte;
-
-	/* A suspended connection is not watched by libmicrohttpd. */
-	return recv(r->connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
-}
-
-static void on_completed(void *ud, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code)
-{
-	struct request *r = *context;
-
-	(void)ud;
-	(void)mhd;
-	(void)code;
-	if (r == NULL)
-		return;
-	if (r->stream_done != NULL)
-		r->stream_done(r->stream_ud);
-	if (r->response != NULL)
-		MHD_destroy_response(r->response);
-	if (r->connection != NULL) {
-		r->connection->busy = false;
-		unlink_connection(r->connection);
-		link_youngest(r->connection);
-	}
-	*r->at = r->next;
-	if (r->next != NULL)
-		r->next->at = r->at;
-	for (size_t i = 0; i < r->n_headers; i++)
-		free(r->header_values[i]);
-	free(r->path);
-	free(r->body);
-	free(r);
-	*context = NULL;
-}
-
-static struct request *request_new(struct http *h, struct MHD_Connection *mhd, const char *path, const char *method)
-{
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-	struct request *r = calloc(1, sizeof(*r));
-
-	if (r == NULL)
-		abort();
-	r->http = h;
-	r->mhd = mhd;
-	r->connection = info->socket_context;
-	r->connection->busy = true;
-	r->path = phi_strdup(path);
-	r->next = h->requests;
-	r->at = &h->requests;
-	if (r->next != NULL)
-		r->next->at = &r->next;
-	h->requests = r;
-	snprintf(r->method, sizeof(r->method), "%s", method);
-	return r;
-}
-
-static bool append(struct request *r, const char *bytes, size_t n)
-{
-	if (n > PHI_BODY_MAX - r->n)
-		return false;
-	if (r->n + n > r->room) {
-		r->room = r->n + n > r->room * 2 ? r->n + n : r->room * 2;
-		r->body = realloc(r->body, r->room);
-		if (r->body == NULL)
-			abort();
-	}
-	memcpy(r->body + r->n, bytes, n);
-	r->n += n;
-	return true;
-}
+/* ---- requests come in ---- */
 
 static void refuse_size(struct request *r)
 {
@@ -432,16 +160,6 @@ static void refuse_size(struct request *r)
 
 	phi_error_set(&e, PHI_TOO_LARGE, EFBIG, "", "a request has at most %u bytes", PHI_BODY_MAX);
 	routes_refuse(r, &e);
-}
-
-static enum MHD_Result count_framing(void *ud, enum MHD_ValueKind kind, const char *name, const char *value)
-{
-	unsigned *n = ud;
-
-	(void)kind;
-	(void)value;
-	*n += strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
-	return MHD_YES;
 }
 
 /* RFC 9112, 6.1 and 6.3: one reader goes by the one, another by the other, and what is body to one is the next request to the other. */
@@ -489,15 +207,13 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 {
 	struct http *h = ud;
 	struct request *r = *context;
-	unsigned framing = 0;
 	const char *length;
 
 	(void)version;
 	if (r == NULL) {
 		r = *context = request_new(h, mhd, path, method);
 		length = request_header(r, "Content-Length");
-		MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_framing, &framing);
-		if (framing > 1)
+		if (request_is_ambiguous(r))
 			refuse_framing(r);
 		else if (length != NULL && strtoull(length, NULL, 10) > PHI_BODY_MAX)
 			refuse_size(r);
@@ -506,7 +222,7 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 	}
 	if (*upload_n > 0) {
 		/* Swallowed, so that the client reads the answer: what is too large, and what will be refused whatever it says. */
-		if (r->connection->peer.role == ROLE_ADMIN && !append(r, upload, *upload_n))
+		if (r->connection->peer.role == ROLE_ADMIN && !request_append(r, upload, *upload_n))
 			r->too_large = true;
 		*upload_n = 0;
 		return MHD_YES;
@@ -525,6 +241,24 @@ static enum MHD_Result on_request(void *ud, struct MHD_Connection *mhd, const ch
 	r->suspended = true;
 	MHD_suspend_connection(mhd);
 	return MHD_YES;
+}
+
+static void on_completed(void *ud, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code)
+{
+	struct request *r = *context;
+
+	(void)ud;
+	(void)mhd;
+	(void)code;
+	if (r == NULL)
+		return;
+	if (r->connection != NULL) {
+		r->connection->busy = false;
+		unlink_connection(r->connection);
+		link_youngest(r->connection);
+	}
+	request_free(r);
+	*context = NULL;
 }
 
 /* ---- beginning and end ---- */
@@ -593,7 +327,7 @@ void http_free(struct http *h)
 		if (r->suspended && r->response == NULL)
 			refuse_stopping(r);
 		else
-			resume(r);
+			request_wake(r);
 	}
 	MHD_run(h->mhd);
 	MHD_run(h->mhd);
