@@ -92,7 +92,7 @@ extern struct phid *the_phid; /* for the calls of backends, which carry no daemo
 /* attach.c: the keeper has passed on what it was given last. */
 void attach_taken(struct phid *p, const struct cell *c);
 
-/* Hooks of tests: kill points (dies by SIGKILL where PHID_KILL_AT names the point), faults, ticks; see killpoint.c. */
+/* Hooks of tests: kill points (dies by SIGKILL where PHID_KILL_AT names the point), faults, ticks; see hooks.c. */
 #ifdef PHID_TEST_HOOKS
 void killpoint(const char *verb, const char *step);
 bool fault(const char *name);

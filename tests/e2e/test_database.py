@@ -3,10 +3,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import time
 
 import pytest
 
+from conftest import eventually
 from phidtest.daemon import Phid, build_dir, kill_and_await, process_alive
 
 GUEST = str(build_dir() / "samples/guest/guest.elf")
@@ -95,10 +95,7 @@ def test_a_guest_outlives_the_loss_of_its_record(phid, how):
     assert process_alive(pid)
     # The operator ends it: what it had is free, and the next one has another name.
     kill_and_await(pid)
-    until = time.monotonic() + 30
-    while client.get("/v1/health").json["unexplained"]:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually(lambda: not client.get("/v1/health").json["unexplained"], "the end of what is unexplained")
     client.put("two", SPECS["qemu"]).expect(201)
     assert client.container("two").json["cell"]["name"] != "phid-1"
     types = [e["type"] for e in client.get("/v1/events").json["items"]]
@@ -113,16 +110,10 @@ def test_a_guest_that_ended_while_phid_was_away_is_held_no_more(phid):
     assert lose(phid, truncated).get("/v1/health").json["unexplained"] == ["phid-1"]
     phid.stop()
     kill_and_await(pid)
-    until = time.monotonic() + 30
-    while any(name == "phid-keeper" for name in names_of(phid)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually(lambda: "phid-keeper" not in names_of(phid), "the keeper's end")
     phid.start()
     client = phid.client()
-    until = time.monotonic() + 30
-    while client.get("/v1/health").json["unexplained"]:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    eventually(lambda: not client.get("/v1/health").json["unexplained"], "the end of what is unexplained")
     client.put("two", SPECS["qemu"]).expect(201)
 
 

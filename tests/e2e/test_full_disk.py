@@ -1,10 +1,10 @@
 """The state or runtime directory is full: guests are not touched, stopping them works, and what could not be written follows."""
 import os
 import subprocess
-import time
 
 import pytest
 
+from conftest import eventually
 from phidtest.daemon import Phid, await_gone, build_dir, process_alive
 
 GUEST = str(build_dir() / "samples/guest/guest.elf")
@@ -40,13 +40,6 @@ def fill(where):
                 f.write(b"x" * size)
             except OSError:
                 size //= 2
-
-
-def eventually(test):
-    until = time.monotonic() + 30
-    while not test():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_full_directory_touches_no_guest_and_keeps_none_from_being_stopped(small):

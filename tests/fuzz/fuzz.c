@@ -10,20 +10,13 @@
 #include "oci.h"
 #include "platform.h"
 #include "spec.h"
+#include "target.h"
 
 #include <libfdt.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define must(condition)                                                                                      \
-	do {                                                                                                 \
-		if (!(condition)) {                                                                          \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);        \
-			abort();                                                                             \
-		}                                                                                            \
-	} while (0)
 
 static void must_explain(int r, const struct phi_error *e)
 {
@@ -311,34 +304,19 @@ static void fuzz_dtb(const char *bytes, size_t n)
 	free(tree);
 }
 
-static const struct target {
-	const char *name;
-	void (*run)(const char *, size_t);
-} targets[] = {
+static const struct target targets[] = {
 	{"json", fuzz_json}, {"spec", fuzz_spec},     {"boot", fuzz_boot}, {"oci", fuzz_oci},		  {"platform", fuzz_platform},
 	{"cpuset", fuzz_cpuset}, {"cell", fuzz_cell}, {"cell-json", fuzz_cell_json}, {"system", fuzz_system},
-	{"elf", fuzz_elf}, {"dtb", fuzz_dtb},
+	{"elf", fuzz_elf}, {"dtb", fuzz_dtb}, {0},
 };
 
 static const struct target *chosen;
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	const char *name = getenv("FUZZ_TARGET");
-
 	(void)argc;
 	(void)argv;
-	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); ++i) {
-		if (name != NULL && strcmp(name, targets[i].name) == 0)
-			chosen = &targets[i];
-		else if (name == NULL)
-			puts(targets[i].name);
-	}
-	if (chosen == NULL)
-		exit(name != NULL); /* no name: that was the list */
+	chosen = target_chosen(targets);
 	return 0;
 }
 

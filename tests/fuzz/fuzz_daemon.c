@@ -5,8 +5,9 @@
  *   keeper    packets of a keeper, of a container of that backend
  *   qmp       packets of a keeper behind the SPAWN of a container of the QEMU backend, most of them QMP; no QEMU is started
  *
- * FUZZ_DIR: an empty directory, best of memory. Packets: a byte of flags (1: the header's length is made right; 2: HELLO gets the container's incarnation), their length in two
- * bytes, and what they hold. Behind each input the daemon must answer, and let all that was made be deleted. */
+ * FUZZ_DIR: an empty directory, best of memory. Packets: a byte of flags (1: the header's length is made right; 2: HELLO gets the
+ * container's incarnation), their length in two bytes, and what they hold. Behind each input the daemon must answer, and let all that
+ * was made be deleted. */
 #include "batch.h"
 #include "clean.h"
 #include "container.h"
@@ -19,6 +20,7 @@
 #include "loop.h"
 #include "operation.h"
 #include "phid.h"
+#include "target.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,14 +35,6 @@
 #define PATIENCE_MS 20	  /* for the answer to an input: some wait for what never comes */
 #define ALIVE_MS    10000 /* for the answer to a request of our own */
 #define INCARNATION "6b2e5f0c-8d4a-4c39-9b1f-0a7d3e5c2f41"
-
-#define must(condition)                                                                                      \
-	do {                                                                                                 \
-		if (!(condition)) {                                                                          \
-			fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition);        \
-			abort();                                                                             \
-		}                                                                                            \
-	} while (0)
 
 /* ---- the stand-in backend: cells are numbers ---- */
 
@@ -290,7 +284,7 @@ static void send_packets(int fd, const uint8_t *data, size_t n)
 
 /* ---- the targets ---- */
 
-static void fuzz_http(const uint8_t *data, size_t n)
+static void fuzz_http(const char *data, size_t n)
 {
 	static char answer[65536];
 	int fd = connect_to(api_path, SOCK_STREAM);
@@ -302,18 +296,18 @@ static void fuzz_http(const uint8_t *data, size_t n)
 	must(answer[0] == '\0' || strncmp(answer, "HTTP/1.", 7) == 0);
 }
 
-static void fuzz_keeper(const uint8_t *data, size_t n)
+static void fuzz_keeper(const char *data, size_t n)
 {
 	static char answer[65536];
 	int fd;
 
 	request("PUT", "/v1/containers/k", "{\"incarnation\":\"" INCARNATION "\",\"spec\":{\"backend\":\"sim\"}}", answer, sizeof(answer));
 	fd = connect_to(keeper_path, SOCK_SEQPACKET);
-	send_packets(fd, data, n);
+	send_packets(fd, (const uint8_t *)data, n);
 	close(fd);
 }
 
-static void fuzz_qmp(const uint8_t *data, size_t n)
+static void fuzz_qmp(const char *data, size_t n)
 {
 	static char answer[65536], body[300];
 	int fd = greet(INCARNATION, true), api;
@@ -323,16 +317,13 @@ static void fuzz_qmp(const uint8_t *data, size_t n)
 	api = connect_to(api_path, SOCK_STREAM);
 	dprintf(api, "PUT /v1/containers/q HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
 	must(readable(fd, ALIVE_MS));
-	send_packets(fd, data, n);
+	send_packets(fd, (const uint8_t *)data, n);
 	close(fd);
 	must(read_all(api, ALIVE_MS, answer, sizeof(answer)));
 	close(api);
 }
 
-static const struct target {
-	const char *name;
-	void (*run)(const uint8_t *, size_t);
-} targets[] = {{"http", fuzz_http}, {"keeper", fuzz_keeper}, {"qmp", fuzz_qmp}};
+static const struct target targets[] = {{"http", fuzz_http}, {"keeper", fuzz_keeper}, {"qmp", fuzz_qmp}, {0}};
 
 static const struct target *chosen;
 
@@ -399,23 +390,11 @@ static void begin_daemon(void)
 	must(pthread_create(&thread, NULL, daemon_main, p) == 0);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	const char *name = getenv("FUZZ_TARGET");
-
 	(void)argc;
 	(void)argv;
-	for (size_t i = 0; i < PHI_COUNT(targets); i++) {
-		if (name != NULL && strcmp(name, targets[i].name) == 0)
-			chosen = &targets[i];
-		else if (name == NULL)
-			puts(targets[i].name);
-	}
-	if (chosen == NULL)
-		exit(name != NULL); /* no name: that was the list */
+	chosen = target_chosen(targets);
 	log_init(3); /* errors; the fuzzer makes many warnings */
 	begin_daemon();
 	return 0;
@@ -425,7 +404,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	int turns = 0;
 
-	chosen->run(data, n);
+	chosen->run((const char *)data, n);
 	while (delete_all() > 0)
 		must(++turns < 1000);
 	end_keepers();
