@@ -48,7 +48,7 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	c->row = row->row;
 	snprintf(c->id, sizeof(c->id), "%s", row->id);
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", row->incarnation);
-	snprintf(c->name, sizeof(c->name), "phid-%lld", (long long)row->row);
+	snprintf(c->name, sizeof(c->name), CELL_NAME, (long long)row->row);
 	c->backend = backend_find(p, row->backend);
 	c->owner_uid = row->owner_uid;
 	c->owner_gid = row->owner_gid;
@@ -115,6 +115,14 @@ struct cell *cell_by_name(const char *name)
 }
 
 /* ---- the directory ---- */
+
+int64_t cell_row_of_name(const char *name)
+{
+	long long row = 0;
+	int end = 0;
+
+	return sscanf(name, CELL_NAME "%n", &row, &end) == 1 && name[end] == '\0' && row > 0 ? row : 0;
+}
 
 void cell_path(const struct phid *p, int64_t row, const char *file, char *ret, size_t size)
 {

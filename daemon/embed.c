@@ -8,4 +8,5 @@
 EMBED(schema_001, SCHEMA_DIR "/001-base.sql")
 EMBED(schema_002, SCHEMA_DIR "/002-devices.sql")
 EMBED(schema_003, SCHEMA_DIR "/003-links.sql")
+EMBED(schema_004, SCHEMA_DIR "/004-observed.sql")
 EMBED(openapi_json, OPENAPI_JSON)

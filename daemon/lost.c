@@ -71,7 +71,7 @@ static int write_cell(struct store *s, void *ud, struct phi_error *e)
 	struct lost *l = ud;
 	_clean_json_ struct json *j = json_object();
 	_clean_free_ char *detail = NULL;
-	int r = l->gone ? store_observed_remove(s, l->backend, l->name, e) : store_observed_insert(s, l->backend, l->name, l->incarnation, l->cpus, e);
+	int r = l->gone ? store_observed_remove(s, l->backend, l->name, e) : store_observed_insert(s, l->backend, l->name, l->incarnation, l->cpus, false, e);
 
 	json_add_string(j, "backend", l->backend);
 	json_add_string(j, "cell", l->name);
@@ -108,13 +108,33 @@ static void submit(struct phid *p, bool gone, const char *name, const char *inca
 	batch_submit(p->batch, write_cell, written, l);
 }
 
+struct search {
+	const char *name, *incarnation; /* either */
+	char found[32];
+};
+
+static void match(void *ud, const char *name, const char *incarnation)
+{
+	struct search *q = ud;
+
+	if (q->name != NULL ? strcmp(name, q->name) == 0 : strcmp(incarnation, q->incarnation) == 0)
+		snprintf(q->found, sizeof(q->found), "%s", name);
+}
+
+static bool find(const struct phid *p, struct search *q)
+{
+	store_observed(p->store, STORE_READ, backend_of_processes(p), match, q);
+	return q->found[0] != '\0';
+}
+
 bool lost_hold(struct phid *p, const char *incarnation, pid_t pid)
 {
+	struct search noted = {.incarnation = incarnation};
 	char name[32];
 
 	if (pid <= 0)
 		return false;
-	if (store_observed_tagged(p->store, STORE_READ, incarnation, name, sizeof(name)))
+	if (find(p, &noted))
 		return true;
 	if (p->store_note == NULL || !host_line("", name, sizeof(name), "/proc/%d/comm", (int)pid))
 		return false;
@@ -124,10 +144,10 @@ bool lost_hold(struct phid *p, const char *incarnation, pid_t pid)
 
 void lost_ended(struct phid *p, const char *incarnation)
 {
-	char name[32];
+	struct search noted = {.incarnation = incarnation};
 
-	if (store_observed_tagged(p->store, STORE_READ, incarnation, name, sizeof(name)))
-		submit(p, true, name, incarnation, 0);
+	if (find(p, &noted))
+		submit(p, true, noted.found, incarnation, 0);
 }
 
 /* Has a keeper the directory's lock? */
@@ -145,17 +165,18 @@ static bool is_held(const struct phid *p, int64_t row)
 bool lost_has(const struct phid *p, int64_t row)
 {
 	char name[32];
+	struct search noted = {.name = name};
 
-	snprintf(name, sizeof(name), "phid-%lld", (long long)row);
-	return is_held(p, row) && (p->store_note != NULL || store_observed_named(p->store, STORE_READ, name));
+	snprintf(name, sizeof(name), CELL_NAME, (long long)row);
+	return is_held(p, row) && (p->store_note != NULL || find(p, &noted));
 }
 
 static void note_ended(void *ud, const char *name, const char *incarnation)
 {
 	struct phid *p = ud;
-	long long row = strncmp(name, "phid-", 5) == 0 ? atoll(name + 5) : 0;
+	int64_t row = cell_row_of_name(name);
 
-	if (row <= 0 || !is_held(p, row))
+	if (row == 0 || !is_held(p, row))
 		submit(p, true, name, incarnation, 0);
 }
 

@@ -63,6 +63,9 @@ struct json *host_to_json(const struct phid *p, const struct check_facts *facts)
 struct cell *cell_new(struct phid *p, const struct container *c, struct phi_error *e);
 void cell_free(struct phid *p, struct cell *c);
 struct cell *cell_of_row(struct phid *p, int64_t row);
+/* The row of a cell that phid named; 0: its name is not one of phid's. */
+#define CELL_NAME "phid-%lld"
+int64_t cell_row_of_name(const char *name);
 /* <state_dir>/cells/<row>/<file> ("" for the directory). */
 void cell_path(const struct phid *p, int64_t row, const char *file, char *ret, size_t size);
 /* Makes directory, lock and console file; blocking, for a job. */

@@ -81,6 +81,7 @@ static int shown_write(struct store *st, void *ud, struct phi_error *e)
 	int r = store_observed_clear(st, s->b->name, e);
 
 	for (size_t i = 0; r == 0 && i < s->n; i++) {
+		int64_t row = cell_row_of_name(s->cells[i].name);
 		_clean_json_ struct json *j = json_object();
 		_clean_free_ char *detail = NULL;
 
@@ -88,9 +89,9 @@ static int shown_write(struct store *st, void *ud, struct phi_error *e)
 		json_add_string(j, "cell", s->cells[i].name);
 		json_add_string(j, "cpus", s->cells[i].cpus);
 		detail = json_print(j);
-		r = store_observed_insert(st, s->b->name, s->cells[i].name, s->cells[i].tag, s->cells[i].cpus, e);
-		if (r == 0 && strncmp(s->cells[i].name, "phid-", 5) == 0)
-			r = store_rows_beyond(st, atoll(s->cells[i].name + 5), e);
+		r = store_observed_insert(st, s->b->name, s->cells[i].name, s->cells[i].tag, s->cells[i].cpus, row > 0 && (s->b->can & CAN_PLACE), e);
+		if (r == 0)
+			r = store_rows_beyond(st, row, e);
 		if (r == 0)
 			r = store_event_insert(st, "cell.unexplained", NULL, NULL, detail, e);
 	}

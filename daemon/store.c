@@ -15,7 +15,8 @@
 #define APPLICATION_ID 0x70686964 /* "phid" */
 
 /* schema/NNN-*.sql, by embed.c */
-extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[], schema_003[], schema_003_end[];
+extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[], schema_003[], schema_003_end[],
+	schema_004[], schema_004_end[];
 
 /* Numbered migrations; user_version is the number of those that were applied. */
 static const struct {
@@ -24,6 +25,7 @@ static const struct {
 	{schema_001, schema_001_end},
 	{schema_002, schema_002_end},
 	{schema_003, schema_003_end},
+	{schema_004, schema_004_end},
 };
 
 static int sql_error(sqlite3 *db, struct phi_error *e)

@@ -101,13 +101,11 @@ int store_quarantined(struct store *s, enum store_side side, void (*each)(void *
 int store_rows_beyond(struct store *s, int64_t n, struct phi_error *e);
 /* Calls each for the observed cells of a backend. */
 int store_observed(struct store *s, enum store_side side, const char *backend, void (*each)(void *ud, const char *name, const char *tag), void *ud);
-/* Is there an observed cell with that tag, and how is it named? */
-bool store_observed_tagged(struct store *s, enum store_side side, const char *tag, char *ret_name, size_t size);
-bool store_observed_named(struct store *s, enum store_side side, const char *name);
 int store_observed_remove(struct store *s, const char *backend, const char *name, struct phi_error *e);
 int store_observed_clear(struct store *s, const char *backend, struct phi_error *e);
+/* placed: phid gave it memory with an address, which is not known; then none such is free. */
 int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
-			  struct phi_error *e);
+			  bool placed, struct phi_error *e);
 
 /* --- events --- */
 struct event {

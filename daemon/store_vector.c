@@ -89,7 +89,7 @@ static int read_ranges(struct store *s, enum store_side side, struct alloc_view 
 	return r;
 }
 
-/* What memory a hypervisor's cell has that phid made and of which the record is lost, nobody knows: none with an address is granted. */
+/* What memory a cell has that phid placed and of which the record is lost, nobody knows: none with an address is granted. */
 static void hold_pools(struct alloc_view *v, const char *owner)
 {
 	const struct platform_pool *pools = v->platform->memory.items;
@@ -108,7 +108,7 @@ static void hold_pools(struct alloc_view *v, const char *owner)
 /* CPUs of cells that no record explains block new grants of them. */
 static int read_observed(struct store *s, enum store_side side, struct alloc_view *v, struct phi_error *e)
 {
-	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT backend, name, cpus FROM observed_cells", "");
+	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT backend, name, cpus, placed FROM observed_cells", "");
 	int r;
 
 	if (st == NULL)
@@ -118,7 +118,7 @@ static int read_observed(struct store *s, enum store_side side, struct alloc_vie
 		struct cpuset cpus;
 
 		snprintf(owner, sizeof(owner), "%s:%s", sql_text(st, 0), sql_text(st, 1));
-		if (strncmp(sql_text(st, 1), "phid-", 5) == 0 && strcmp(sql_text(st, 0), "qemu") != 0) /* whose guests are processes */
+		if (sqlite3_column_int(st, 3) != 0)
 			hold_pools(v, owner);
 		if (cpuset_parse(sql_text(st, 2), "", &cpus, NULL) < 0)
 			continue;
@@ -280,28 +280,6 @@ int store_observed(struct store *s, enum store_side side, const char *backend, v
 	return r;
 }
 
-bool store_observed_tagged(struct store *s, enum store_side side, const char *tag, char *ret_name, size_t size)
-{
-	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT name FROM observed_cells WHERE tag = ?", "t", tag);
-	bool found = st != NULL && sql_step(st, NULL) > 0;
-
-	if (found)
-		snprintf(ret_name, size, "%s", sql_text(st, 0));
-	if (st != NULL)
-		sql_end(st);
-	return found;
-}
-
-bool store_observed_named(struct store *s, enum store_side side, const char *name)
-{
-	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT 1 FROM observed_cells WHERE name = ?", "t", name);
-	bool found = st != NULL && sql_step(st, NULL) > 0;
-
-	if (st != NULL)
-		sql_end(st);
-	return found;
-}
-
 int store_observed_remove(struct store *s, const char *backend, const char *name, struct phi_error *e)
 {
 	store_kept_drop(s);
@@ -315,8 +293,8 @@ int store_observed_clear(struct store *s, const char *backend, struct phi_error 
 }
 
 int store_observed_insert(struct store *s, const char *backend, const char *name, const char *tag, const char *cpus,
-			  struct phi_error *e)
+			  bool placed, struct phi_error *e)
 {
 	store_kept_drop(s);
-	return sql_run(s, e, "INSERT OR REPLACE INTO observed_cells VALUES (?,?,?,?)", "tttt", backend, name, tag, cpus);
+	return sql_run(s, e, "INSERT OR REPLACE INTO observed_cells VALUES (?,?,?,?,?)", "tttti", backend, name, tag, cpus, (int64_t)placed);
 }

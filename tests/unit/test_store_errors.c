@@ -47,7 +47,7 @@ static void furnish(struct box *b)
 	stopped = insert(b, "stopped");
 	assert_done(store_grant_insert(b->s, one, &g, &e), e);
 	assert_done(store_grant_insert(b->s, two, &h, &e), e);
-	assert_done(store_observed_insert(b->s, "sim", "x", "t", "5", &e), e);
+	assert_done(store_observed_insert(b->s, "sim", "x", "t", "5", false, &e), e);
 	assert_done(store_event_insert(b->s, "a.b", "one", NULL, NULL, &e), e);
 	assert_done(store_key_insert(b->s, 1, "k", "PUT /", NULL, &e), e);
 	commit(b);
@@ -146,7 +146,7 @@ static void a_vector_of_another_platform_is_read_as_far_as_this_one_goes(void **
 
 	furnish(b);
 	store_close(PHI_TAKE(b->s));
-	snprintf(sql, sizeof(sql), "INSERT INTO cpu_grants (cpu, row) VALUES (%d, 1), (70000, 1); INSERT INTO observed_cells VALUES ('sim', 'y', '', 'wrong')",
+	snprintf(sql, sizeof(sql), "INSERT INTO cpu_grants (cpu, row) VALUES (%d, 1), (70000, 1); INSERT INTO observed_cells VALUES ('sim', 'y', '', 'wrong', 0)",
 		 PHI_CPUS_MAX);
 	with_sql(b, sql);
 	reopen(b);
@@ -339,7 +339,7 @@ static int observed_clear(struct store *s, struct phi_error *e)
 
 static int observed_insert(struct store *s, struct phi_error *e)
 {
-	return store_observed_insert(s, "sim", "z", NULL, "1", e);
+	return store_observed_insert(s, "sim", "z", NULL, "1", true, e);
 }
 
 static int event_insert(struct store *s, struct phi_error *e)

@@ -90,18 +90,18 @@ static void a_cpu_on_which_a_cell_without_record_is_seen_stays_held(void **state
 	assert_done(store_pools_write(b->s, &p, &e), e);
 	row = insert(b, "a");
 	assert_done(grant(b, row, grant_of(1 << 1, "ddr", 0, 0x1000, 0), &e), e);
-	assert_done(store_observed_insert(b->s, "sim", "other", "", "1-2", &e), e);
+	assert_done(store_observed_insert(b->s, "sim", "other", "", "1-2", false, &e), e);
 	assert_string_equal(look(b, &p)->cpus[1].owner, "a");
 	assert_string_equal(look(b, &p)->cpus[2].owner, "sim:other");
 	assert_done(store_grant_release(b->s, row, &e), e);
 	assert_string_equal(look(b, &p)->cpus[1].owner, "sim:other");
 	/* One of phid's own whose record is lost: what memory it has nobody knows. */
 	assert_int_equal(look(b, &p)->n_ranges, 0);
-	assert_done(store_observed_insert(b->s, "sim", "phid-7", "", "3", &e), e);
+	assert_done(store_observed_insert(b->s, "sim", "phid-7", "", "3", true, &e), e);
 	assert_string_equal(look(b, &p)->ranges[0].owner, "sim:phid-7");
 	assert_int_equal(look(b, &p)->ranges[0].size, 1 << 20);
 	assert_done(store_observed_remove(b->s, "sim", "phid-7", &e), e);
-	assert_done(store_observed_insert(b->s, "qemu", "phid-8", "", "3", &e), e);
+	assert_done(store_observed_insert(b->s, "qemu", "phid-8", "", "3", false, &e), e);
 	assert_int_equal(look(b, &p)->n_ranges, 0);
 	assert_done(store_observed_clear(b->s, "sim", &e), e);
 	assert_string_equal(look(b, &p)->cpus[1].owner, "");

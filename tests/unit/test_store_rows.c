@@ -123,9 +123,9 @@ static void the_vector_is_who_owns_what_and_its_generation_counts_changes(void *
 	g.memory[1] = (struct alloc_memory){.pool = "ddr", .size = 8192, .colors = UINT64_MAX};
 	assert_done(store_grant_insert(b->s, row, &g, &e), e);
 	assert_true(store_generation(b->s, STORE_WRITE) > before);
-	assert_done(store_observed_insert(b->s, "jailhouse", "linux", NULL, "7-8", &e), e);
-	assert_done(store_observed_insert(b->s, "jailhouse", "linux", "x", "8", &e), e); /* seen again */
-	assert_done(store_observed_insert(b->s, "sim", "phid-1", "x", "0", &e), e);
+	assert_done(store_observed_insert(b->s, "jailhouse", "linux", NULL, "7-8", false, &e), e);
+	assert_done(store_observed_insert(b->s, "jailhouse", "linux", "x", "8", false, &e), e); /* seen again */
+	assert_done(store_observed_insert(b->s, "sim", "phid-1", "x", "0", false, &e), e);
 	commit(b);
 	reopen(b);
 	assert_done(store_grant_read(b->s, STORE_READ, row, &back, &e), e);
