@@ -33,6 +33,7 @@ struct keeper {
 	struct peer peer;
 	bool greeted, input_open;
 	bool lost; /* its guest's record is lost, see lost.c */
+	bool undone; /* its creator died before phid had the create: remembered beyond the connection, as that may still come */
 	struct keeper_hello hello;
 	struct cell *cell;
 };
@@ -173,20 +174,35 @@ unsigned keepers_lost(const struct keepers *all)
 	return n;
 }
 
+/* One that waits for its container to be asked for. */
+static struct keeper *find_waiting(struct keepers *all, const char *incarnation, bool undone)
+{
+	struct keeper *k = all->first;
+
+	while (k != NULL && !(k->greeted && k->cell == NULL && k->hello.cell == KEEPER_CELL_NONE && k->undone == undone &&
+			      strcmp(k->hello.incarnation, incarnation) == 0))
+		k = k->next;
+	return k;
+}
+
 bool keeper_claim(struct phid *p, struct cell *c)
 {
-	for (struct keeper *k = p->keepers->first; k != NULL; k = k->next)
-		if (k->greeted && k->cell == NULL && k->hello.cell == KEEPER_CELL_NONE &&
-		    strcmp(k->hello.incarnation, c->incarnation) == 0) {
-			loop_source_clear(&k->unclaimed);
-			k->cell = c;
-			c->keeper = k;
-			c->promised_until = 0;
-			c->keeper_pid = k->hello.pid;
-			c->keeper_start = k->hello.start;
-			return true;
-		}
-	return false;
+	struct keeper *k = find_waiting(p->keepers, c->incarnation, false);
+
+	if (k == NULL)
+		return false;
+	loop_source_clear(&k->unclaimed);
+	k->cell = c;
+	c->keeper = k;
+	c->promised_until = 0;
+	c->keeper_pid = k->hello.pid;
+	c->keeper_start = k->hello.start;
+	return true;
+}
+
+bool keeper_undone(struct phid *p, const struct cell *c)
+{
+	return find_waiting(p->keepers, c->incarnation, true) != NULL;
 }
 
 /* A keeper whose container has no cell handle: stopped, deleted, or not yet asked for. */
@@ -262,6 +278,8 @@ static void on_message(struct keeper *k, const char *buf, size_t n)
 	} else if (h.type == KEEPER_UNDO && k->greeted) {
 		if (k->cell != NULL)
 			operation_undo(k->all->p, k->cell);
+		else
+			k->undone = true;
 	} else if (k->cell == NULL) { /* it is told to go already */
 		if (k->lost && h.type == KEEPER_ENDED)
 			send_end(k, KEEPER_GONE, 137);
@@ -301,6 +319,11 @@ static void on_readable(void *ud, uint32_t revents)
 		if (n <= 0) {
 			struct cell *c = k->cell;
 
+			if (k->undone && k->unclaimed != NULL) {
+				loop_source_clear(&k->source);
+				phi_close(&k->fd);
+				return;
+			}
 			if (c != NULL)
 				c->keeper = NULL;
 			if (k->lost)

@@ -15,6 +15,8 @@ void keepers_free(struct keepers *k);
 unsigned keepers_lost(const struct keepers *all);
 /* A keeper of that incarnation waits unclaimed: it is the cell's from now on. False if there is none yet. */
 bool keeper_claim(struct phid *p, struct cell *c);
+/* The keeper of that incarnation said, before phid had the create, that its creator is gone: there is to be no cell. */
+bool keeper_undone(struct phid *p, const struct cell *c);
 /* Starts one for a container that was made through the API. It connects by itself. */
 int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e);
 int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, const void *body, size_t n, const int *fds,

@@ -229,6 +229,11 @@ void operation_go(struct operation *op)
 		observe(op); /* where there is no cell, no keeper may ever come */
 		return;
 	}
+	if (op->verb == VERB_CREATE && keeper_undone(op->p, c)) {
+		phi_error_set(&e, PHI_STATE, ECANCELED, "", "its creator went away before the create was begun");
+		operation_fail(op, &e);
+		return;
+	}
 	if (c->keeper == NULL && (op->verb == VERB_CREATE || (c->backend->can & CELL_IS_PROCESS)) && !keeper_claim(op->p, c)) {
 		op->step = OP_KEEPER;
 		if (op->verb == VERB_CREATE && !op->resuming && !c->external_keeper && keeper_start(op->p, c, &e) < 0)

@@ -13,10 +13,13 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 
 import pytest
 from conftest import assert_nothing_left, eventually
+from phidtest import keeper
 from phidtest.daemon import process_alive
+from phidtest.keeper import Keeper
 from test_runphi import SIM, runphi  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making cgroups needs root")
@@ -128,6 +131,23 @@ def live(shims, id, rng):
             break
     status, said = shims.call(("delete", id, "--force"))
     return wrong if status == 0 else f"{id}: delete --force: {status} {said}"
+
+
+@pytest.mark.parametrize("stays", (True, False), ids=("connected", "gone"))
+def test_a_create_that_comes_after_its_keeper_said_undo_makes_nothing(phid, client, stays):
+    """runphi died with its PUT on the way, and the keeper's word overtook it."""
+    incarnation = str(uuid.uuid4())
+    with Keeper(phid) as k:
+        k.send(keeper.hello(incarnation))
+        k.send(keeper.packet(keeper.UNDO))
+        if not stays:
+            k.socket.close()
+        time.sleep(0.1)
+        said = client.put("late", {}, keeper="caller", incarnation=incarnation).expect(409).json
+        assert "creator went away" in said["detail"], said
+        assert_nothing_left(phid, client)
+    client.put("late", {}).expect(201)  # another's
+    client.delete("late", force=True).expect(204)
 
 
 def test_nothing_is_left_of_200_containers_whose_runphi_and_keepers_die(shims, client, seed):
