@@ -15,6 +15,7 @@ struct mutation {
 	int (*apply)(struct store *s, void *ud, struct phi_error *e);
 	void (*done)(void *ud, const struct phi_error *e);
 	void *ud;
+	bool durable;
 	int r;
 	struct phi_error error;
 };
@@ -35,6 +36,13 @@ struct batch {
 	struct loop_source *turn, *committed;
 };
 
+static void queue(struct batch *b, struct mutation *m)
+{
+	m->next = NULL;
+	*b->last = m;
+	b->last = &m->next;
+}
+
 static void tell(struct batch *b, int r)
 {
 	b->phase = BATCH_TELL;
@@ -48,17 +56,21 @@ static void run_one(struct batch *b, struct mutation *m)
 	if (m->r < 0)
 		return;
 	m->r = m->apply(b->store, m->ud, &m->error);
-	if (m->r < 0)
+	if (m->r != 0)
 		store_rollback_to(b->store);
 	else
 		store_release(b->store);
-	b->any = b->any || m->r >= 0;
+	b->any = b->any || m->r == 0;
 }
 
 static void begin(struct batch *b)
 {
-	int r = store_begin(b->store, &b->error);
+	bool durable = false;
+	int r;
 
+	for (const struct mutation *m = b->first; m != NULL; m = m->next)
+		durable = durable || m->durable;
+	r = store_begin(b->store, durable, &b->error);
 	b->running = b->next = b->first;
 	b->first = NULL;
 	b->last = &b->first;
@@ -95,6 +107,12 @@ static void tell_next(struct batch *b)
 	b->running = m->next;
 	if (b->running == NULL)
 		b->phase = BATCH_IDLE;
+	if (m->r == BATCH_DURABLE && !b->failed) {
+		m->durable = true;
+		queue(b, m);
+		loop_arm(b->turn);
+		return;
+	}
 	if (b->running != NULL || b->first != NULL)
 		loop_arm(b->turn);
 	m->done(m->ud, m->r < 0 ? &m->error : b->failed ? &b->error : NULL);
@@ -136,8 +154,8 @@ int batch_new(struct loop *l, struct store *s, struct batch **ret)
 	return 0;
 }
 
-void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struct phi_error *e),
-		  void (*done)(void *ud, const struct phi_error *e), void *ud)
+static void submit(struct batch *b, bool durable, int (*apply)(struct store *s, void *ud, struct phi_error *e),
+		   void (*done)(void *ud, const struct phi_error *e), void *ud)
 {
 	struct mutation *m = calloc(1, sizeof(*m));
 
@@ -146,8 +164,20 @@ void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struc
 	m->apply = apply;
 	m->done = done;
 	m->ud = ud;
-	*b->last = m;
-	b->last = &m->next;
+	m->durable = durable;
+	queue(b, m);
 	if (b->phase == BATCH_IDLE)
 		loop_arm(b->turn);
+}
+
+void batch_submit(struct batch *b, int (*apply)(struct store *s, void *ud, struct phi_error *e),
+		  void (*done)(void *ud, const struct phi_error *e), void *ud)
+{
+	submit(b, true, apply, done, ud);
+}
+
+void batch_intend(struct batch *b, int (*apply)(struct store *s, void *ud, struct phi_error *e),
+		  void (*done)(void *ud, const struct phi_error *e), void *ud)
+{
+	submit(b, false, apply, done, ud);
 }

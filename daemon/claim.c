@@ -3,6 +3,7 @@
  * cell hears nothing of it. The first start of a claimed cell is done already. */
 #include "container.h"
 
+#include "batch.h"
 #include "clean.h"
 #include "error.h"
 #include "json.h"
@@ -81,6 +82,8 @@ int claim(struct call *c, struct store *s, struct container *old, struct phi_err
 	_clean_free_ char *id = phi_strdup(old->id), *incarnation = phi_strdup(old->incarnation);
 	int r;
 
+	if (!store_is_durable(s))
+		return BATCH_DURABLE; /* it is answered at once */
 	if (id == NULL || incarnation == NULL)
 		abort();
 	snprintf(old->id, sizeof(old->id), "%s", c->id);
@@ -141,6 +144,8 @@ int claim_start(struct call *c, struct store *s, struct container *row, struct p
 
 	if (row->state != STATE_RUNNING || cell == NULL || !mark(row, false))
 		return 0;
+	if (!store_is_durable(s))
+		return BATCH_DURABLE;
 	row->keeper_pid = cell->keeper_pid;
 	row->keeper_start = cell->keeper_start;
 	r = store_container_update(s, row, e);
@@ -152,5 +157,5 @@ int claim_start(struct call *c, struct store *s, struct container *row, struct p
 		r = store_key_outcome(s, c->peer.uid, c->key, 200, NULL, e);
 	c->claimed = true;
 	c->status = 200;
-	return r < 0 ? r : 1;
+	return r;
 }

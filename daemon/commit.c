@@ -126,7 +126,7 @@ static int apply_intent(struct store *s, void *ud, struct phi_error *e)
 
 void operation_write_intent(struct operation *op, void (*intent_done)(void *ud, const struct phi_error *e))
 {
-	batch_submit(op->p->batch, apply_intent, intent_done, op);
+	batch_intend(op->p->batch, apply_intent, intent_done, op);
 }
 
 /* The guest is gone: its units are free, the record tells how it ended. */

@@ -101,10 +101,10 @@ static int intend(struct store *s, void *ud, struct phi_error *e)
 	if (row.op < VERB_MAX)
 		return busy(c, lifecycle_verbs[row.op], e);
 	r = c->verb == VERB_START ? claim_start(c, s, &row, e) : 0;
-	if (r == 0)
+	if (r == 0 && !c->claimed)
 		r = lifecycle_check(row.state, c->verb, c->id, e);
-	if (r != 0)
-		return r < 0 ? r : 0;
+	if (r != 0 || c->claimed)
+		return r;
 	row.op = c->verb;
 	row.op_uid = c->peer.uid;
 	free(row.op_key);
@@ -257,10 +257,10 @@ static void destroy(struct call *c, const struct container *row)
 
 	if (cell == NULL) {
 		if (row->state == STATE_CREATING && backend_find(c->p, row->backend) != NULL) {
-			/* Reserved and durable, but the loop was not told yet: it is before the next batch is done. */
+			/* Reserved, but the loop was not told yet: it is before the next batch is done. */
 			if (c->row != row->row) {
 				c->row = row->row;
-				batch_submit(c->p->batch, nothing, on_next_batch, c);
+				batch_intend(c->p->batch, nothing, on_next_batch, c);
 				return;
 			}
 			busy(c, "create", &e); /* of which nothing more will be heard; see taken_back */
@@ -319,7 +319,7 @@ void call_verb(struct call *c)
 	int r, status = 0;
 
 	if (c->verb == VERB_START || c->verb == VERB_PAUSE || c->verb == VERB_RESUME) {
-		batch_submit(c->p->batch, intend, intended, c);
+		batch_intend(c->p->batch, intend, intended, c);
 		return;
 	}
 	r = call_replay(c->p->store, STORE_READ, c, &status, &e);

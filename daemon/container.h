@@ -50,12 +50,12 @@ void call_release(struct call *c);
 bool claim_possible(struct phid *p, const struct container *old);
 /* The record that this create may claim, -ENOENT if there is none; *ret must be zeroed. */
 int claim_find(struct call *c, struct store *s, const char *spec, const char *payload, struct container *ret, struct phi_error *e);
-/* In the transaction: the record becomes the call's container. */
+/* In the transaction, a durable one (batch.h): the record becomes the call's container. */
 int claim(struct call *c, struct store *s, struct container *old, struct phi_error *e);
 /* After it: the handle, and the keeper; or nothing came of it. */
 void claim_done(struct call *c);
 void claim_failed(struct call *c);
-/* In the transaction of a start: 1 if it is the first of a claimed cell, 0 if it is another's. */
+/* In the transaction of a start: c->claimed says whether it is the first of a claimed cell, and done therefore. */
 int claim_start(struct call *c, struct store *s, struct container *row, struct phi_error *e);
 
 /* reconcile.c: compares the database with what is there; done(p) when phid may answer. */

@@ -198,7 +198,7 @@ static void taken_back(void *ud, const struct phi_error *e)
 	call_reply(c, 0, &c->bundle.error);
 }
 
-/* The record and the grants are durable: now the cell. */
+/* The record and the grants outlive phid: now the cell. */
 static void begin_create(struct call *c)
 {
 	_clean_container_ struct container row = {0};
@@ -299,7 +299,7 @@ static void load_done(void *ud)
 	else if (c->dry_run)
 		plan(c, on_plan);
 	else
-		batch_submit(c->p->batch, reserve, reserved, c);
+		batch_intend(c->p->batch, reserve, reserved, c);
 }
 
 void call_create(struct call *c, void (*on_plan)(void *ud, const char *plan))

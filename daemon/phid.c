@@ -135,6 +135,8 @@ static int write_start(struct store *s, void *ud, struct phi_error *e)
 	int r = store_pools_write(s, &p->platform, e);
 
 	if (r == 0)
+		r = store_boot(s, p->boot_id, e);
+	if (r == 0)
 		r = lost_rows(p, s, e);
 	return r < 0 ? r : store_event_insert(s, p->store_note ? "phid.started-degraded" : "phid.started", NULL, NULL, NULL, e);
 }

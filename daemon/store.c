@@ -381,6 +381,7 @@ int store_open(const char *dir, struct store **ret, const char **ret_note, struc
 		r = open_db(path, SQLITE_OPEN_READONLY, &s->db[STORE_READ], e);
 	if (r == 0)
 		r = configure(s->db[STORE_READ], e);
+	s->durable = true; /* by configure */
 	if (r == 0 && pthread_create(&s->thread, NULL, commit_main, s) != 0)
 		r = phi_error_set(e, PHI_INTERNAL, errno, "", "cannot start the commit thread");
 	if (r < 0) {
@@ -415,9 +416,19 @@ void store_close(struct store *s)
 
 /* ---- transactions ---- */
 
-int store_begin(struct store *s, struct phi_error *e)
+int store_begin(struct store *s, bool durable, struct phi_error *e)
 {
+	/* With a write-ahead log, NORMAL leaves out the sync of a COMMIT and nothing else (pragma.html#pragma_synchronous). */
+	if (durable != s->durable &&
+	    sqlite3_exec(s->db[STORE_WRITE], durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL, NULL, NULL) != SQLITE_OK)
+		return sql_error(s->db[STORE_WRITE], e);
+	s->durable = durable;
 	return sql_run(s, e, "BEGIN IMMEDIATE", "");
+}
+
+bool store_is_durable(const struct store *s)
+{
+	return s->durable;
 }
 
 int store_save(struct store *s, struct phi_error *e)

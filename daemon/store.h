@@ -23,8 +23,15 @@ struct platform;
 int store_open(const char *dir, struct store **ret, const char **ret_note, struct phi_error *e);
 void store_close(struct store *s);
 
+/* In the first transaction of a start. What was not durable may be lost where boot_id is not the last one: rows, events and generations
+ * go on behind any that somebody may have seen. */
+int store_boot(struct store *s, const char *boot_id, struct phi_error *e);
+
 /* --- a batch: begin, mutations each between save and release or rollback, then commit on the thread --- */
-int store_begin(struct store *s, struct phi_error *e);
+/* durable: the COMMIT is done when the disk has it, with all that came before. Else when others see it: it outlives any end of phid, not
+ * a loss of power. */
+int store_begin(struct store *s, bool durable, struct phi_error *e);
+bool store_is_durable(const struct store *s); /* is the one that is open? */
 int store_save(struct store *s, struct phi_error *e);
 void store_release(struct store *s);
 void store_rollback_to(struct store *s);

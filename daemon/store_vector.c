@@ -267,6 +267,37 @@ int store_rows_beyond(struct store *s, int64_t n, struct phi_error *e)
 	return r < 0 ? r : sql_run(s, e, "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'containers'", "i", n);
 }
 
+#define UNSEEN 4096 /* more than may be open at a time, each with a row and an event */
+
+/* 60 bits of it, as meta has numbers. */
+static int64_t boot_number(const char *id)
+{
+	int64_t n = 0;
+
+	for (int digits = 0; *id != '\0' && digits < 15; id++)
+		if (*id != '-') {
+			n = n << 4 | (*id <= '9' ? *id - '0' : *id - 'a' + 10);
+			digits++;
+		}
+	return n;
+}
+
+int store_boot(struct store *s, const char *boot_id, struct phi_error *e)
+{
+	sqlite3_stmt *st = sql_begin(s, STORE_WRITE, e, "SELECT value FROM meta WHERE name = 'boot'", "");
+	int r = st != NULL ? sql_step(st, e) : -EIO;
+	int64_t last = r > 0 ? sqlite3_column_int64(st, 0) : 0, boot = boot_number(boot_id);
+
+	if (st != NULL)
+		sql_end(st);
+	if (r < 0 || last == boot)
+		return r < 0 ? r : 0;
+	r = last == 0 ? 0 : sql_run(s, e, "UPDATE sqlite_sequence SET seq = seq + ?", "i", (int64_t)UNSEEN);
+	if (r == 0 && last != 0)
+		r = sql_run(s, e, "UPDATE meta SET value = value + ? WHERE name = 'generation'", "i", (int64_t)UNSEEN);
+	return r < 0 ? r : sql_run(s, e, "INSERT OR REPLACE INTO meta (name, value) VALUES ('boot', ?)", "i", boot);
+}
+
 int store_observed(struct store *s, enum store_side side, const char *backend, void (*each)(void *ud, const char *name, const char *tag), void *ud)
 {
 	sqlite3_stmt *st = sql_begin(s, side, NULL, "SELECT name, tag FROM observed_cells WHERE backend = ? ORDER BY name", "t", backend);

@@ -5,7 +5,7 @@
  *
  * At a point, what a file was synced with is there. Of what was written since, all, nothing, some writes, or some sectors of some writes
  * are (dropped, reordered and torn writes). Then the store must open it without a word of damage, SQLite must find it whole, and its
- * content must be that after the last commit that was acknowledged, or after the one that was under way. --lie: syncs are not
+ * content must be that after the last durable commit, or after one of those since. --lie: syncs are not
  * believed, as if the store did none; then losses must be found. "N passed, N failed" last. */
 #include "clean.h"
 #include "error.h"
@@ -32,9 +32,9 @@ enum file { DB, WAL, N_FILES, OTHER };
 static const char *const suffixes[] = {"phid.db", "phid.db-wal"};
 
 struct act {
-	enum { WRITE, TRUNCATE, SYNC, DELETE, ACKNOWLEDGED } kind;
+	enum { WRITE, TRUNCATE, SYNC, DELETE, COMMITTED } kind;
 	enum file file;
-	size_t at, size; /* ACKNOWLEDGED: at is the number of the commit */
+	size_t at, size; /* COMMITTED: the number of the commit; whether it is durable */
 	unsigned char *bytes;
 };
 
@@ -308,13 +308,13 @@ static void pools(struct store *s)
 	struct phi_error e = {0};
 
 	must(platform_read(text, strlen(text), &p, &e), &e);
-	must(store_begin(s, &e), &e);
+	must(store_begin(s, true, &e), &e);
 	must(store_pools_write(s, &p, &e), &e);
 	commit(s);
 	platform_free(&p);
 }
 
-static void change(struct store *s, int64_t rows[LIVE], unsigned n)
+static void change(struct store *s, int64_t rows[LIVE], unsigned n, bool durable)
 {
 	char spec[3000]; /* of some pages' size, so that the log goes round */
 	struct container c = {.state = STATE_CREATING, .op = VERB_CREATE, .spec = spec, .payload = spec, .annotations = spec, .keeper_by_phid = true};
@@ -323,7 +323,7 @@ static void change(struct store *s, int64_t rows[LIVE], unsigned n)
 	struct phi_error e = {0};
 
 	snprintf(spec, sizeof(spec), "{\"n\":\"%0*u\"}", 100 + (int)(n * 37 % 2500), n);
-	must(store_begin(s, &e), &e);
+	must(store_begin(s, durable, &e), &e);
 	if (*slot != 0) {
 		must(store_grant_release(s, *slot, &e), &e);
 		must(store_container_delete(s, *slot, &e), &e);
@@ -420,7 +420,7 @@ static void clear(const char *dir)
 }
 
 /* NULL: all is well. */
-static const char *reopen(const char *dir, uint64_t acknowledged, uint64_t under_way)
+static const char *reopen(const char *dir, const uint64_t hashes[COMMITS + 2], size_t durable, size_t last)
 {
 	struct phi_error e = {0};
 	const char *told;
@@ -430,14 +430,15 @@ static const char *reopen(const char *dir, uint64_t acknowledged, uint64_t under
 	if (store_open(dir, &s, &told, &e) < 0)
 		return "the store does not open";
 	store_close(s);
-	if (told != NULL && acknowledged != 0)
+	if (told != NULL && durable != 0)
 		return "the store says that it is damaged";
 	h = content(dir);
 	if (h == 0)
 		return "SQLite finds it damaged";
-	if (acknowledged != 0 && h != acknowledged && h != under_way)
-		return "a commit that was acknowledged is lost, or there is half of one";
-	return NULL;
+	for (size_t n = durable; n <= last; n++)
+		if (h == hashes[n] || n == 0)
+			return NULL;
+	return "a durable commit is lost, or there is half of one";
 }
 
 /* What a power loss leaves of each file: what was synced, and of what came since (from act `since` on) a part. */
@@ -464,15 +465,17 @@ static void disks_free(void)
 	}
 }
 
-/* Goes on to act `cut`; *acknowledged is the last commit that was. */
-static void go_on(size_t *next, size_t cut, size_t *acknowledged)
+/* Goes on to act `cut`. *last is the last commit before it, *durable the last durable one. */
+static void go_on(size_t *next, size_t cut, size_t *last, size_t *durable)
 {
 	for (; *next < cut; ++*next) {
 		const struct act *v = &acts[*next];
 		struct disk *d;
 
-		if (v->kind == ACKNOWLEDGED)
-			*acknowledged = v->at;
+		if (v->kind == COMMITTED)
+			*last = v->at;
+		if (v->kind == COMMITTED && v->size)
+			*durable = v->at;
 		if (v->kind != SYNC)
 			continue;
 		d = &disks[v->file];
@@ -509,8 +512,10 @@ static void record(const char *dir, uint64_t hashes[COMMITS + 2])
 	recording = true;
 	must(store_open(dir, &s, &told, &e), &e);
 	for (unsigned n = 0; n <= COMMITS; n++) {
-		n > 0 ? change(s, rows, n) : pools(s);
-		note(ACKNOWLEDGED, OTHER, n + 1, 0);
+		bool durable = n == 0 || coin();
+
+		n > 0 ? change(s, rows, n, durable) : pools(s);
+		note(COMMITTED, OTHER, n + 1, durable);
 		recording = false; /* its connection is a reader, that writes nothing */
 		hashes[n + 1] = content(dir);
 		recording = true;
@@ -521,7 +526,7 @@ static void record(const char *dir, uint64_t hashes[COMMITS + 2])
 
 static unsigned replay(const char *dir, const uint64_t hashes[COMMITS + 2], unsigned points)
 {
-	size_t next = 0, acknowledged = 0;
+	size_t next = 0, last = 0, durable = 0;
 	unsigned failed = 0;
 
 	for (unsigned p = 0; p < points; p++) {
@@ -529,11 +534,11 @@ static unsigned replay(const char *dir, const uint64_t hashes[COMMITS + 2], unsi
 		enum loss loss = (enum loss)(random() % N_LOSSES);
 		const char *wrong;
 
-		go_on(&next, cut, &acknowledged);
+		go_on(&next, cut, &last, &durable);
 		lose_power(dir, cut, loss);
-		wrong = reopen(dir, hashes[acknowledged], acknowledged <= COMMITS ? hashes[acknowledged + 1] : 0);
+		wrong = reopen(dir, hashes, durable, last <= COMMITS ? last + 1 : last);
 		if (wrong != NULL && failed++ < 10)
-			printf("%s point %u: after act %zu and commit %zu, loss %d: %s\n", lie ? "seen" : "FAIL", p, cut, acknowledged, (int)loss, wrong);
+			printf("%s point %u: after act %zu and commit %zu, %zu durable, loss %d: %s\n", lie ? "seen" : "FAIL", p, cut, last, durable, (int)loss, wrong);
 	}
 	return failed;
 }
@@ -566,7 +571,7 @@ int main(int argc, char **argv)
 	rmdir(dir);
 	disks_free();
 	good = lie == (wrong > 0);
-	printf("%s points at which an acknowledged commit is lost, or something torn%s: %u of %u\n", good ? "ok  " : "FAIL",
+	printf("%s points at which a durable commit is lost, or something torn%s: %u of %u\n", good ? "ok  " : "FAIL",
 	       lie ? ", without syncs" : "", wrong, points);
 	printf("%d passed, %d failed\n", good, !good);
 	return !good;

@@ -59,7 +59,7 @@ static inline void begin(struct box *b)
 {
 	struct phi_error e;
 
-	assert_done(store_begin(b->s, &e), e);
+	assert_done(store_begin(b->s, true, &e), e);
 }
 
 static inline void commit(struct box *b)

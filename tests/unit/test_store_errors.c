@@ -371,6 +371,15 @@ static int key_outcome(struct store *s, struct phi_error *e)
 	return store_key_outcome(s, 1, "k", 201, NULL, e);
 }
 
+static int boot(struct store *s, struct phi_error *e)
+{
+	static unsigned serial;
+	char id[PHI_UUID_LEN + 1];
+
+	snprintf(id, sizeof(id), "%08x-0000-4000-8000-000000000000", ++serial);
+	return store_boot(s, id, e);
+}
+
 static int save(struct store *s, struct phi_error *e)
 {
 	return store_save(s, e);
@@ -384,7 +393,7 @@ static const struct {
 	{"update", update}, {"rename", rename_container}, {"rename", rename_with_annotations}, {"delete", delete}, {"pools_write", pools_write},
 	{"vector", vector}, {"grant_insert", grant_all}, {"grant_read", grant_read}, {"release", release}, {"quarantine", quarantine},
 	{"quarantined", quarantined}, {"observed_clear", observed_clear}, {"observed_insert", observed_insert}, {"event_insert", event_insert},
-	{"events", events}, {"key_get", key_get}, {"key_insert", key_insert}, {"key_outcome", key_outcome}, {"save", save},
+	{"events", events}, {"key_get", key_get}, {"key_insert", key_insert}, {"key_outcome", key_outcome}, {"boot", boot}, {"save", save},
 };
 
 static int left; /* until it fails; 0: it has */

@@ -214,6 +214,29 @@ static void events_are_numbered_without_gaps_and_the_forgotten_are_named(void **
 	assert_int_equal(s.n, 0);
 }
 
+static void another_boot_goes_on_behind_whatever_was_seen(void **state)
+{
+	struct box *b = *state;
+	int64_t row, generation;
+	struct phi_error e;
+
+	reopen(b);
+	for (int boot = 0; boot < 3; boot++) { /* the second start is of the same boot */
+		begin(b);
+		assert_done(store_boot(b->s, boot < 2 ? "0123abcd-0000-4000-8000-000000000000" : "f123abcd-0000-4000-8000-000000000000", &e), e);
+		if (boot > 0)
+			assert_true(boot == 1 ? store_generation(b->s, STORE_WRITE) == generation : store_generation(b->s, STORE_WRITE) > generation + 2000);
+		generation = store_generation(b->s, STORE_WRITE);
+		row = insert(b, boot == 0 ? "a" : boot == 1 ? "b" : "c");
+		assert_true(boot < 2 ? row == boot + 1 : row > 2000);
+		assert_done(store_event_insert(b->s, "t", NULL, NULL, NULL, &e), e);
+		assert_true(boot < 2 ? store_events_last(b->s, STORE_WRITE) == boot + 1 : store_events_last(b->s, STORE_WRITE) > 2000);
+		commit(b);
+	}
+	assert_int_equal(store_events(b->s, 2, 10, NULL, NULL, &e), -ENOENT); /* who saw the last must look at all again */
+	assert_int_equal(e.code, PHI_GONE);
+}
+
 static void a_key_has_one_request_and_one_outcome_for_each_user(void **state)
 {
 	struct box *b = *state;
@@ -286,6 +309,7 @@ int main(void)
 		store_test(a_batch_that_is_rolled_back_leaves_nothing_and_the_next_one_goes_on),
 		store_test(the_vector_is_who_owns_what_and_its_generation_counts_changes),
 		store_test(events_are_numbered_without_gaps_and_the_forgotten_are_named),
+		store_test(another_boot_goes_on_behind_whatever_was_seen),
 		store_test(a_key_has_one_request_and_one_outcome_for_each_user),
 		store_test(of_many_keys_the_oldest_are_forgotten_but_not_those_under_way),
 	};
