@@ -75,6 +75,7 @@ struct cell {
 	char accel[8]; /* "kvm", "tcg"; "" where there is none */
 	bool started;  /* it was, by the record or since */
 	pid_t pid;     /* of the cell's process, 0: none */
+	int console;   /* from create on, until the keeper has it; -1 */
 	void *of_backend;
 	/* The daemon's side; backends leave these alone. */
 	struct keeper *keeper;
@@ -110,8 +111,13 @@ struct backend {
 	void (*describe)(struct json *to);
 	/* Pure: can this spec be run at all? */
 	int (*validate)(const struct spec *s, const struct platform *p, struct phi_error *e);
-	/* Actions. attach: the daemon was started anew and meets a living cell. destroy: of any state, also of none. */
+	/* Actions. create: of a process, with its keeper there; of another cell, while the keeper is on its way, and the cell's console is
+	 * left in c->console for hand. attach: the daemon was started anew and meets a living cell. destroy: of any state, also of none;
+	 * never overtakes a create. */
 	void (*create)(struct cell *c, uint64_t token);
+	/* The cell was created and its keeper is there, which gets the presence lock and the console, by cell_spawn. At once. NULL: cells
+	 * are processes. */
+	int (*hand)(struct cell *c, struct phi_error *e);
 	void (*attach)(struct cell *c, uint64_t token);
 	void (*start)(struct cell *c, uint64_t token);
 	void (*pause)(struct cell *c, uint64_t token);

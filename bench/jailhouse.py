@@ -6,6 +6,7 @@ on a full host.
 import argparse
 import json
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,26 @@ def compile_step(dir, env):
 
 
 class Timed(Jailhouse):
-    """Notes when a create arrives."""
+    """Notes when a create comes, not what the stand-in does before it looks at it."""
+
+    def _answer(self, connection):
+        self.came = time.perf_counter()
+        super()._answer(connection)
 
     def _create(self, config):
-        self.arrived = time.perf_counter()
+        self.arrived = self.came
         return super()._create(config)
+
+
+def put(api, id, spec):
+    """One request that is ready; when it was sent."""
+    body = json.dumps({"spec": spec})
+    request = f"PUT /v1/containers/{id} HTTP/1.1\r\nHost: phid\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    begin = time.perf_counter()
+    api.sendall(request)
+    answer = api.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 201"), answer
+    return begin
 
 
 def main():
@@ -53,11 +69,11 @@ def main():
                 "memory": [{"name": "ddr", "kind": "carveout", "base": "0x70000000", "size": "16M"}], "backends": {"jailhouse": hypervisor.platform()}}
     with tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d, Phid(backends=("jailhouse",), platform=platform) as phid:
         (phid.dir / "inmate").write_bytes(b"x" * 4096)
-        client = phid.client()
+        client, api = phid.client(), socket.socket(socket.AF_UNIX)
+        api.connect(str(phid.dir / "s"))
         for n in range(args.runs):
             times["gcc -c and objcopy"].append(compile_step(pathlib.Path(d), env))
-            begin = time.perf_counter()
-            client.put(f"c{n}", {"boot": {"inmate": str(phid.dir / "inmate")}, "memory": [{"size": 65536}]}).expect(201)
+            begin = put(api, f"c{n}", {"boot": {"inmate": str(phid.dir / "inmate")}, "memory": [{"size": 65536}]})
             times["from the API call to the ioctl"].append((hypervisor.arrived - begin) * 1000)
             client.delete(f"c{n}", force=True).expect(204)
         assert hypervisor.calls.count(CREATE) == args.runs

@@ -46,6 +46,7 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	if (c == NULL)
 		abort();
 	c->row = row->row;
+	c->console = -1;
 	snprintf(c->id, sizeof(c->id), "%s", row->id);
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", row->incarnation);
 	snprintf(c->name, sizeof(c->name), CELL_NAME, (long long)row->row);
@@ -84,6 +85,7 @@ void cell_free(struct phid *p, struct cell *c)
 		phi_close(&c->images[i].fd);
 		free(c->images[i].path);
 	}
+	phi_close(&c->console);
 	loop_source_free(c->watch);
 	loop_source_free(c->escalation);
 	spec_free(&c->spec);

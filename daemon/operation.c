@@ -3,7 +3,6 @@
 
 #include "clean.h"
 #include "error.h"
-#include "jobs.h"
 #include "json.h"
 #include "keepers.h"
 #include "log.h"
@@ -24,9 +23,6 @@ static const char *word(const struct operation *op)
 {
 	return op->failing ? "undo" : op->ask ? "ask" : lifecycle_verbs[op->verb];
 }
-
-static void act(struct operation *op);
-static void observe(struct operation *op);
 
 /* ---- making, joining, ending ---- */
 
@@ -70,6 +66,7 @@ void operation_free(struct operation *op)
 {
 	if (!op->detached && op->cell->op == op)
 		op->cell->op = NULL;
+	operation_make_forget(op);
 	loop_source_free(op->deadline);
 	loop_source_free(op->again);
 	loop_source_free(op->patience);
@@ -88,8 +85,8 @@ void operation_supersede(struct operation *op)
 	loop_source_clear(&op->deadline);
 	loop_source_clear(&op->again);
 	loop_source_clear(&op->patience);
-	/* A transaction or job that is on its way still names it, and frees it when it is done. */
-	if (op->step != OP_COMMIT && op->step != OP_DIR && !op->intent_open)
+	/* A transaction that is on its way still names it, and frees it when it is done. */
+	if (op->step != OP_COMMIT && !op->intent_open)
 		operation_free(op);
 	waiter_reply(w, 0, &e, NULL);
 }
@@ -103,7 +100,7 @@ static void on_deadline(void *ud)
 
 	loop_source_clear(&op->deadline);
 	phi_error_set(&e, PHI_DEADLINE, ETIMEDOUT, "", "%s of container %s: %s", word(op), op->cell->id,
-		      op->step == OP_KEEPER ? "its keeper did not come in time"
+		      op->step == OP_KEEPER || (op->step == OP_MAKE && op->missing == PART_KEEPER) ? "its keeper did not come in time"
 		      : op->seen[0] != '\0' ? op->seen
 					    : "the hypervisor did not answer in time");
 	log_warn(op->cell->id, "%s", e.detail);
@@ -118,61 +115,13 @@ static void arm(struct operation *op)
 
 /* ---- the steps ---- */
 
-struct dir_job {
-	struct phid *p;
-	struct operation *op;
-	char dir[PHI_PATH_MAX];
-	uid_t uid;
-	gid_t gid;
-	uint64_t log_size;
-	int r;
-	struct phi_error e;
-};
-
-static void dir_run(void *ud)
-{
-	struct dir_job *j = ud;
-
-	j->r = cell_dir_make(j->dir, j->uid, j->gid, j->log_size, &j->e);
-}
-
-static void dir_done(void *ud)
-{
-	struct dir_job *j = ud;
-	struct operation *op = j->op;
-
-	if (op->detached)
-		operation_free(op);
-	else if (op->step == OP_DIR && j->r < 0)
-		operation_fail(op, &j->e);
-	else if (op->step == OP_DIR)
-		act(op);
-	free(j);
-}
-
-static void make_dir(struct operation *op)
-{
-	struct dir_job *j = calloc(1, sizeof(*j));
-
-	if (j == NULL)
-		abort();
-	op->step = OP_DIR;
-	j->p = op->p;
-	j->op = op;
-	j->uid = op->cell->owner_uid;
-	j->gid = op->cell->owner_gid;
-	j->log_size = op->cell->spec.log_max;
-	cell_path(op->p, op->cell->row, "", j->dir, sizeof(j->dir));
-	jobs_submit(op->p->jobs, dir_run, dir_done, j);
-}
-
 /* ---- the intent of a destroy ---- */
 
 static void intended(struct operation *op)
 {
 	loop_source_clear(&op->patience);
 	arm(op);
-	act(op);
+	operation_act(op);
 }
 
 static void on_patience(void *ud)
@@ -214,7 +163,6 @@ static void intend(struct operation *op)
 void operation_go(struct operation *op)
 {
 	struct cell *c = op->cell;
-	struct phi_error e;
 
 	if (operation_destroys(op) && !op->failing && !op->resuming) {
 		intend(op);
@@ -222,30 +170,27 @@ void operation_go(struct operation *op)
 	}
 	arm(op);
 	if (operation_destroys(op)) {
-		act(op);
+		operation_act(op);
 		return;
 	}
 	if (op->resuming && op->verb == VERB_CREATE && !op->looked && !(c->backend->can & CELL_IS_PROCESS)) {
-		observe(op); /* where there is no cell, no keeper may ever come */
+		operation_observe(op); /* where there is no cell, no keeper may ever come */
 		return;
 	}
-	if (op->verb == VERB_CREATE && keeper_undone(op->p, c)) {
-		phi_error_set(&e, PHI_STATE, ECANCELED, "", "its creator went away before the create was begun");
-		operation_fail(op, &e);
+	if (op->verb == VERB_CREATE && !op->resuming) {
+		operation_make(op);
 		return;
 	}
 	if (c->keeper == NULL && (op->verb == VERB_CREATE || (c->backend->can & CELL_IS_PROCESS)) && !keeper_claim(op->p, c)) {
 		op->step = OP_KEEPER;
-		if (op->verb == VERB_CREATE && !op->resuming && !c->external_keeper && keeper_start(op->p, c, &e) < 0)
-			operation_fail(op, &e);
+		if (op->verb == VERB_CREATE && op->p->config.action_timeout_ms > KEEPER_ANSWER_MS)
+			loop_rearm(op->deadline, KEEPER_ANSWER_MS); /* by then it has connected again, if there ever was one */
 		return;
 	}
-	if (op->verb == VERB_CREATE && !op->resuming)
-		make_dir(op);
-	else if (op->resuming && op->verb != VERB_CREATE)
-		observe(op);
+	if (op->resuming && op->verb != VERB_CREATE)
+		operation_observe(op);
 	else
-		act(op);
+		operation_act(op);
 }
 
 void operation_keeper_came(struct phid *p, struct cell *c)
@@ -254,9 +199,11 @@ void operation_keeper_came(struct phid *p, struct cell *c)
 	loop_source_clear(&c->watch);
 	if (c->op != NULL && c->op->step == OP_KEEPER)
 		operation_go(c->op);
+	else if (c->op != NULL && c->op->step == OP_MAKE)
+		operation_part(c->op, PART_KEEPER, NULL);
 }
 
-static void act(struct operation *op)
+void operation_act(struct operation *op)
 {
 	struct cell *c = op->cell;
 	const struct backend *b = c->backend;
@@ -290,18 +237,20 @@ void cell_acted(struct cell *c, uint64_t token, const struct phi_error *e)
 {
 	struct operation *op = c->op;
 
-	if (op == NULL || op->token != token || op->step != OP_ACT)
+	if (op == NULL || op->token != token || (op->step != OP_ACT && op->step != OP_MAKE))
 		return; /* an answer that nobody waits for any more */
 	killpoint(word(op), "acted");
-	if (e != NULL && !operation_destroys(op))
+	if (op->step == OP_MAKE)
+		operation_part(op, PART_CELL, e);
+	else if (e != NULL && !operation_destroys(op))
 		operation_fail(op, e);
 	else if (op->ask)
 		operation_commit(op); /* there is nothing to see: the guest may take its time, or not care */
 	else
-		observe(op); /* of a destroy that says it failed, too: only what is there counts */
+		operation_observe(op); /* of a destroy that says it failed, too: only what is there counts */
 }
 
-static void observe(struct operation *op)
+void operation_observe(struct operation *op)
 {
 	op->step = OP_OBSERVE;
 	op->token = ++op->p->next_token;
@@ -313,7 +262,7 @@ static void on_again(void *ud)
 	struct operation *op = ud;
 
 	loop_source_clear(&op->again);
-	observe(op);
+	operation_observe(op);
 }
 
 static void look_again(struct operation *op, uint64_t ms)
@@ -328,7 +277,7 @@ static void observed_going(struct operation *op, const struct observation *o, co
 	if (e != NULL || o->presence != CELL_ABSENT) {
 		snprintf(op->seen, sizeof(op->seen), "%s", e != NULL ? e->detail : "the hypervisor still shows the cell");
 		if (++op->looks % LOOKS_MAX == 0)
-			act(op);
+			operation_act(op);
 		else
 			look_again(op, e != NULL ? 5 * AGAIN_MS : AGAIN_MS);
 		return;
@@ -383,7 +332,7 @@ void cell_observed(struct cell *c, uint64_t token, const struct observation *o, 
 				c->end = o->end;
 			}
 			say_end(c, "lost", 137);
-			act(op);
+			operation_act(op);
 		} else {
 			operation_free(op);
 			operation_watch(the_phid, c);
@@ -419,7 +368,7 @@ void cell_observed(struct cell *c, uint64_t token, const struct observation *o, 
 		operation_commit(op);
 	} else if (op->resuming && op->verb != VERB_CREATE && o->presence != CELL_ABSENT) {
 		op->resuming = false; /* the step is run once more */
-		act(op);
+		operation_act(op);
 	} else {
 		static const char *const shown[] = {"absent", "created", "running", "paused", "ended"};
 
@@ -444,7 +393,7 @@ void operation_fail(struct operation *op, const struct phi_error *e)
 	if (op->verb == VERB_CREATE && !op->failing) {
 		op->failing = true;
 		arm(op);
-		act(op);
+		operation_act(op);
 		return;
 	}
 	operation_commit(op);
@@ -475,7 +424,7 @@ void cell_ended(struct cell *c, const struct cell_end *end)
 	}
 	if (operation_destroys(op) || op->verb == VERB_START) {
 		loop_source_clear(&op->again);
-		observe(op);
+		operation_observe(op);
 		return;
 	}
 	phi_error_set(&e, PHI_BACKEND, EIO, "", "the guest ended during %s: %s%s%s", word(op), c->end.reason,
@@ -526,11 +475,15 @@ void operation_watch(struct phid *p, struct cell *c)
 
 void operation_keeper_left(struct cell *c)
 {
-	if (c->op != NULL && c->op->verb == VERB_CREATE && !c->op->failing && c->op->step == OP_ACT) {
-		struct phi_error e;
+	struct operation *op = c->op;
+	struct phi_error e;
 
+	if (op != NULL && op->verb == VERB_CREATE && !op->failing && (op->step == OP_ACT || op->step == OP_MAKE)) {
 		phi_error_set(&e, PHI_BACKEND, ECONNRESET, "", "the keeper ended while the cell was made");
-		operation_fail(c->op, &e);
+		if (op->step == OP_MAKE)
+			operation_part(op, PART_KEEPER, &e);
+		else
+			operation_fail(op, &e);
 		return;
 	}
 	operation_watch(the_phid, c);
@@ -573,7 +526,7 @@ void operation_resume(struct phid *p, struct cell *c, const struct container *ro
 			operation_read_end(row->exit, &c->end);
 		}
 		arm(op);
-		act(op);
+		operation_act(op);
 		return;
 	}
 	if (process && !cell_lock_held(c)) {
@@ -598,7 +551,7 @@ void operation_resume(struct phid *p, struct cell *c, const struct container *ro
 	op->key = phi_strdup(row->op_key);
 	if (verb == VERB_END) {
 		arm(op);
-		observe(op);
+		operation_observe(op);
 	} else {
 		operation_go(op);
 	}

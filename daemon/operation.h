@@ -19,12 +19,14 @@ struct operation {
 	enum op_step {
 		OP_INTENT,  /* what is to be destroyed is written down; goes on after a second, disk or no disk */
 		OP_KEEPER,  /* waits for the keeper */
-		OP_DIR,	    /* the cell's directory is made */
+		OP_MAKE,    /* the parts of a create come together, operation_make.c */
 		OP_ACT,
 		OP_OBSERVE,
 		OP_COMMIT,
 		OP_UNWRITTEN, /* the outcome could not be committed; its callers were told, and it is tried again */
 	} step;
+	unsigned missing;    /* enum op_part, in OP_MAKE */
+	struct dir_job *dir; /* under way */
 	bool looked; /* of a create taken up: whether there is a cell at all */
 	bool resuming, failing; /* taken up after a start of phid; being undone */
 	uint64_t token;
@@ -46,6 +48,8 @@ struct operation {
 	int status;	    /* HTTP, of a good outcome */
 };
 
+enum op_part { PART_DIR = 1, PART_KEEPER = 2, PART_CELL = 4 };
+
 /* cells.c */
 struct cell *cell_of_incarnation(struct phid *p, const char *incarnation);
 
@@ -58,6 +62,14 @@ void operation_join(struct operation *op, struct waiter *w);
 /* Takes up what the database says was begun, after a start. done(p) when it is decided. */
 void operation_resume(struct phid *p, struct cell *c, const struct container *row);
 void operation_fail(struct operation *op, const struct phi_error *e);
+void operation_act(struct operation *op);
+void operation_observe(struct operation *op);
+
+/* operation_make.c */
+void operation_make(struct operation *op);
+/* It is there; or, with e, will not be. */
+void operation_part(struct operation *op, enum op_part part, const struct phi_error *e);
+void operation_make_forget(struct operation *op); /* op is about to be freed */
 
 /* From the keepers. */
 void operation_keeper_came(struct phid *p, struct cell *c);

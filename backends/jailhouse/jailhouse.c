@@ -35,12 +35,12 @@ static struct {
 	char why[200]; /* why no cell can be made; "" */
 } jh;
 
-/* of_backend: the look at a living cell. */
-struct look {
-	struct loop_source *timer;
-	bool open;    /* a job is on its way */
+/* of_backend. One job at a time a cell: a destroy that overtook a create would see it gone before it is there. */
+struct doings {
+	struct loop_source *look; /* at a living cell, every now and then */
 	bool ended;   /* it was seen so once */
 	bool leaving; /* it is to be destroyed: gone is when its devices are back, too */
+	struct job *running, *waiting, **last;
 };
 
 /* ---- the host ---- */
@@ -121,6 +121,7 @@ static int jh_validate(const struct spec *s, const struct platform *p, struct ph
 enum kind { CREATE, START, DESTROY, OBSERVE, LOOK };
 
 struct job {
+	struct job *next;
 	enum kind kind;
 	char name[CELL_NAME_MAX + 1];
 	uint64_t token;
@@ -221,16 +222,15 @@ static int hand_console(struct cell *c, int fd, bool anew, struct phi_error *e)
 
 static void on_looked(struct cell *c, const struct job *j)
 {
-	struct look *l = c->of_backend;
+	struct doings *d = c->of_backend;
 	struct cell_end end;
 
-	l->open = false;
 	if (j->r == 0 && j->found == 0 && c->started) {
 		end = (struct cell_end){.code = 137, .reason = "lost", .detail = "jailhouse does not show the cell any more"};
 		cell_ended(c, &end);
 	} else if (j->r == 0 && j->found > 0 && c->started && read_end(&j->seen, &end)) {
-		if (!l->ended && jh_has_console(jh.env->platform, &c->grant)) {
-			l->ended = true; /* what it printed last is read before it goes */
+		if (!d->ended && jh_has_console(jh.env->platform, &c->grant)) {
+			d->ended = true; /* what it printed last is read before it goes */
 			look_later(c);
 			return;
 		}
@@ -240,29 +240,64 @@ static void on_looked(struct cell *c, const struct job *j)
 	}
 }
 
-static void job_done(void *ud)
+static void job_free(struct job *j)
 {
-	struct job *j = ud;
-	struct cell *c = cell_by_name(j->name);
-
-	if (c != NULL && j->kind == OBSERVE) {
-		on_observed(c, j);
-	} else if (c != NULL && j->kind == LOOK) {
-		if (c->of_backend != NULL)
-			on_looked(c, j);
-	} else if (c != NULL) {
-		if (j->kind == CREATE && j->r == 0)
-			j->r = hand_console(c, PHI_TAKE_FD(j->make.console), false, &j->error);
-		if (j->kind == START && j->r == 0)
-			c->started = true;
-		cell_acted(c, j->token, j->r < 0 ? &j->error : NULL);
-	}
 	if (j->kind == CREATE)
 		jh_make_done(&j->make);
 	free(j);
 }
 
-static struct job *job_new(const struct cell *c, enum kind kind, uint64_t token)
+static void job_done(void *ud);
+
+static void begin_next(struct doings *d)
+{
+	d->running = d->waiting;
+	if (d->running == NULL)
+		return;
+	d->waiting = d->running->next;
+	if (d->waiting == NULL)
+		d->last = &d->waiting;
+	jobs_submit(jh.env->jobs, job_run, job_done, d->running);
+}
+
+static void job_done(void *ud)
+{
+	struct job *j = ud;
+	struct cell *c = cell_by_name(j->name);
+
+	if (c != NULL)
+		begin_next(c->of_backend);
+	if (c != NULL && j->kind == OBSERVE) {
+		on_observed(c, j);
+	} else if (c != NULL && j->kind == LOOK) {
+		on_looked(c, j);
+	} else if (c != NULL) {
+		if (j->kind == CREATE) {
+			phi_close(&c->console);
+			c->console = PHI_TAKE_FD(j->make.console);
+		}
+		if (j->kind == START && j->r == 0)
+			c->started = true;
+		cell_acted(c, j->token, j->r < 0 ? &j->error : NULL);
+	}
+	job_free(j);
+}
+
+static struct doings *doings_of(struct cell *c)
+{
+	struct doings *d = c->of_backend;
+
+	if (d != NULL)
+		return d;
+	d = calloc(1, sizeof(*d));
+	if (d == NULL)
+		abort();
+	d->last = &d->waiting;
+	c->of_backend = d;
+	return d;
+}
+
+static struct job *job_new(struct cell *c, enum kind kind, uint64_t token)
 {
 	struct job *j = calloc(1, sizeof(*j));
 
@@ -271,41 +306,35 @@ static struct job *job_new(const struct cell *c, enum kind kind, uint64_t token)
 	j->kind = kind;
 	j->token = token;
 	j->grant = c->grant;
-	j->leaving = c->of_backend != NULL && ((struct look *)c->of_backend)->leaving;
+	j->leaving = doings_of(c)->leaving;
 	snprintf(j->name, sizeof(j->name), "%s", c->name);
 	return j;
 }
 
-static void submit(const struct cell *c, enum kind kind, uint64_t token)
+static void submit(struct cell *c, struct job *j)
 {
-	jobs_submit(jh.env->jobs, job_run, job_done, job_new(c, kind, token));
+	struct doings *d = doings_of(c);
+
+	*d->last = j;
+	d->last = &j->next;
+	if (d->running == NULL)
+		begin_next(d);
 }
 
 static void on_look(void *ud)
 {
 	struct cell *c = ud;
-	struct look *l = c->of_backend;
 
-	loop_source_clear(&l->timer);
-	l->open = true;
-	submit(c, LOOK, 0);
-}
-
-static struct look *look_of(struct cell *c)
-{
-	if (c->of_backend == NULL)
-		c->of_backend = calloc(1, sizeof(struct look));
-	if (c->of_backend == NULL)
-		abort();
-	return c->of_backend;
+	loop_source_clear(&doings_of(c)->look);
+	submit(c, job_new(c, LOOK, 0));
 }
 
 static void look_later(struct cell *c)
 {
-	struct look *l = look_of(c);
+	struct doings *d = doings_of(c);
 
-	if (l->timer == NULL && !l->open)
-		l->timer = loop_timer(jh.env->loop, "jailhouse", l->ended ? LAST_LOOK_MS : LOOK_MS, on_look, c);
+	if (d->look == NULL && (d->running == NULL || d->running->kind != LOOK))
+		d->look = loop_timer(jh.env->loop, "jailhouse", d->ended ? LAST_LOOK_MS : LOOK_MS, on_look, c);
 }
 
 /* ---- actions ---- */
@@ -316,12 +345,16 @@ static void jh_create(struct cell *c, uint64_t token)
 	int r = jh_make_plan(&j->make, c, jh.env->platform, &jh.paths, jh.has_system ? &jh.system : NULL, &j->error);
 
 	if (r == 0) {
-		jobs_submit(jh.env->jobs, job_run, job_done, j);
+		submit(c, j);
 		return;
 	}
 	cell_acted(c, token, &j->error);
-	jh_make_done(&j->make);
-	free(j);
+	job_free(j);
+}
+
+static int jh_hand(struct cell *c, struct phi_error *e)
+{
+	return hand_console(c, PHI_TAKE_FD(c->console), false, e);
 }
 
 static void jh_attach(struct cell *c, uint64_t token)
@@ -342,7 +375,7 @@ static void jh_attach(struct cell *c, uint64_t token)
 
 static void jh_start(struct cell *c, uint64_t token)
 {
-	submit(c, START, token);
+	submit(c, job_new(c, START, token));
 }
 
 static void jh_unsupported(struct cell *c, uint64_t token)
@@ -355,24 +388,28 @@ static void jh_unsupported(struct cell *c, uint64_t token)
 
 static void jh_destroy(struct cell *c, uint64_t token)
 {
-	look_of(c)->leaving = true;
-	submit(c, DESTROY, token);
+	doings_of(c)->leaving = true;
+	submit(c, job_new(c, DESTROY, token));
 }
 
 static void jh_observe(struct cell *c, uint64_t token)
 {
-	submit(c, OBSERVE, token);
+	submit(c, job_new(c, OBSERVE, token));
 }
 
 static void jh_forget(struct cell *c)
 {
-	struct look *l = c->of_backend;
+	struct doings *d = c->of_backend;
 
 	jh_console_end(c);
-	if (l != NULL)
-		loop_source_free(l->timer);
-	free(l);
-	c->of_backend = NULL;
+	if (d == NULL)
+		return;
+	loop_source_free(d->look);
+	for (struct job *j = d->waiting, *next; j != NULL; j = next) {
+		next = j->next;
+		job_free(j);
+	}
+	free(PHI_TAKE(c->of_backend));
 }
 
 /* ---- the list ---- */
@@ -428,6 +465,7 @@ const struct backend backend_jailhouse = {
 	.describe = jh_describe,
 	.validate = jh_validate,
 	.create = jh_create,
+	.hand = jh_hand,
 	.attach = jh_attach,
 	.start = jh_start,
 	.pause = jh_unsupported,

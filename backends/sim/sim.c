@@ -274,7 +274,10 @@ static void on_answer(const struct pending *p, const char *text, int fd)
 			phi_error_set(&e, PHI_BACKEND, EIO, "", "phid-sim: %.200s", text);
 	} else if (!ok && !(p->kind == DESTROY && strncmp(text, "err ENOENT", 10) == 0)) {
 		phi_error_set(&e, PHI_BACKEND, EIO, "", "phid-sim: %.200s", text);
-	} else if ((p->kind == CREATE || p->kind == CONSOLE) && console >= 0) {
+	} else if (p->kind == CREATE) {
+		phi_close(&c->console);
+		c->console = PHI_TAKE_FD(console);
+	} else if (p->kind == CONSOLE && console >= 0) {
 		if (cell_spawn(c, NULL, PHI_TAKE_FD(console), &e) == 0)
 			e.code = PHI_OK;
 	}
@@ -389,6 +392,11 @@ static void sim_create(struct cell *c, uint64_t token)
 	ask(CREATE, c->name, token, request);
 }
 
+static int sim_hand(struct cell *c, struct phi_error *e)
+{
+	return cell_spawn(c, NULL, PHI_TAKE_FD(c->console), e);
+}
+
 static void sim_attach(struct cell *c, uint64_t token)
 {
 	/* A keeper that has its console already goes on with it. */
@@ -450,6 +458,7 @@ const struct backend backend_sim = {
 	.describe = sim_describe,
 	.validate = sim_validate,
 	.create = sim_create,
+	.hand = sim_hand,
 	.attach = sim_attach,
 	.start = sim_start,
 	.pause = sim_pause,

@@ -128,6 +128,18 @@ def test_a_cell_that_the_driver_only_says_it_made_is_an_error(host, hypervisor):
     assert host.client().get("/v1/containers").json["items"] == []
 
 
+def test_a_forced_delete_does_not_overtake_the_create(host, hypervisor):
+    """Else it would find no cell, and free what the cell has a second later."""
+    hypervisor.delay[CREATE] = 2
+    creating = Background(host.client().put, "a", spec(host))
+    eventually(lambda: CREATE in hypervisor.received, "the create at the hypervisor")
+    client = host.client()
+    client.delete("a", force=True).expect(204)
+    assert hypervisor.calls == [CREATE, LOAD, DESTROY] or hypervisor.calls == [CREATE, DESTROY], hypervisor.calls
+    assert hypervisor.cells == {} and not host.leftovers(client)["records"]
+    assert creating.result().status == 409
+
+
 def test_a_slow_hypervisor_delays_no_read(host, hypervisor):
     hypervisor.delay[CREATE] = 1
     client = host.client()

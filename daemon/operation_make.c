@@ -1,0 +1,117 @@
+/* The parts of a create, which come in any order: the cell's directory, its keeper, and the cell itself where it is no process of the
+ * keeper's. When all are there the process is begun, or the keeper is given the cell's console, and the cell is looked at. */
+#include "operation.h"
+
+#include "error.h"
+#include "jobs.h"
+#include "keepers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct dir_job {
+	struct operation *op; /* NULL: it ended meanwhile */
+	struct phid *p;
+	int64_t row;
+	char dir[PHI_PATH_MAX];
+	uid_t uid;
+	gid_t gid;
+	uint64_t log_size;
+	int r;
+	struct phi_error e;
+};
+
+static void dir_run(void *ud)
+{
+	struct dir_job *j = ud;
+
+	j->r = cell_dir_make(j->dir, j->uid, j->gid, j->log_size, &j->e);
+}
+
+static void dir_done(void *ud)
+{
+	struct dir_job *j = ud;
+
+	if (j->op != NULL)
+		j->op->dir = NULL;
+	if (j->op != NULL && j->op->step == OP_MAKE)
+		operation_part(j->op, PART_DIR, j->r < 0 ? &j->e : NULL);
+	else if (cell_of_row(j->p, j->row) == NULL) /* it was removed before it was made */
+		cell_dir_remove(j->p, j->row);
+	free(j);
+}
+
+static void make_dir(struct operation *op)
+{
+	struct dir_job *j = calloc(1, sizeof(*j));
+
+	if (j == NULL)
+		abort();
+	op->dir = j;
+	j->op = op;
+	j->p = op->p;
+	j->row = op->cell->row;
+	j->uid = op->cell->owner_uid;
+	j->gid = op->cell->owner_gid;
+	j->log_size = op->cell->spec.log_max;
+	cell_path(op->p, j->row, "", j->dir, sizeof(j->dir));
+	jobs_submit(op->p->jobs, dir_run, dir_done, j);
+}
+
+void operation_make_forget(struct operation *op)
+{
+	if (op->dir != NULL)
+		op->dir->op = NULL;
+}
+
+void operation_make(struct operation *op)
+{
+	struct cell *c = op->cell;
+	struct phi_error e;
+
+	op->step = OP_MAKE;
+	if (keeper_undone(op->p, c)) {
+		phi_error_set(&e, PHI_STATE, ECANCELED, "", "its creator went away before the create was begun");
+		operation_fail(op, &e);
+		return;
+	}
+	op->missing = PART_DIR;
+	if (c->keeper == NULL && !keeper_claim(op->p, c))
+		op->missing |= PART_KEEPER;
+	if (!(c->backend->can & CELL_IS_PROCESS)) {
+		op->missing |= PART_CELL;
+		op->token = ++op->p->next_token;
+		c->backend->create(c, op->token); /* it may fail at once */
+		killpoint("create", "acting");
+	}
+	if (op->step != OP_MAKE)
+		return;
+	make_dir(op);
+	if ((op->missing & PART_KEEPER) && !c->external_keeper && keeper_start(op->p, c, &e) < 0)
+		operation_part(op, PART_KEEPER, &e);
+}
+
+static void put_together(struct operation *op)
+{
+	struct phi_error e;
+
+	if (op->cell->backend->can & CELL_IS_PROCESS)
+		operation_act(op);
+	else if (op->cell->backend->hand(op->cell, &e) < 0)
+		operation_fail(op, &e);
+	else
+		operation_observe(op);
+}
+
+void operation_part(struct operation *op, enum op_part part, const struct phi_error *e)
+{
+	op->missing &= ~part;
+	if (e != NULL && op->error.code == PHI_OK)
+		op->error = *e;
+	if (op->missing & PART_CELL)
+		return; /* the hypervisor is at it: nothing is undone before it has answered, or the deadline speaks */
+	if (op->error.code != PHI_OK)
+		operation_fail(op, &op->error);
+	else if (op->missing == 0)
+		put_together(op);
+}
