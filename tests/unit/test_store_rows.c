@@ -217,7 +217,7 @@ static void events_are_numbered_without_gaps_and_the_forgotten_are_named(void **
 static void another_boot_goes_on_behind_whatever_was_seen(void **state)
 {
 	struct box *b = *state;
-	int64_t row, generation;
+	int64_t row, generation = 0;
 	struct phi_error e;
 
 	reopen(b);
