@@ -380,6 +380,26 @@ static int boot(struct store *s, struct phi_error *e)
 	return store_boot(s, id, e);
 }
 
+static int rows_beyond(struct store *s, struct phi_error *e)
+{
+	return store_rows_beyond(s, 7, e);
+}
+
+static int kept_vector(struct store *s, struct phi_error *e)
+{
+	struct alloc_view *v;
+
+	store_kept_drop(s);
+	return store_vector(s, &platform, &v, e);
+}
+
+static void each_name(void *ud, const char *name, const char *tag)
+{
+	(void)ud;
+	(void)name;
+	(void)tag;
+}
+
 static int save(struct store *s, struct phi_error *e)
 {
 	return store_save(s, e);
@@ -393,7 +413,8 @@ static const struct {
 	{"update", update}, {"rename", rename_container}, {"rename", rename_with_annotations}, {"delete", delete}, {"pools_write", pools_write},
 	{"vector", vector}, {"grant_insert", grant_all}, {"grant_read", grant_read}, {"release", release}, {"quarantine", quarantine},
 	{"quarantined", quarantined}, {"observed_clear", observed_clear}, {"observed_insert", observed_insert}, {"event_insert", event_insert},
-	{"events", events}, {"key_get", key_get}, {"key_insert", key_insert}, {"key_outcome", key_outcome}, {"boot", boot}, {"save", save},
+	{"events", events}, {"key_get", key_get}, {"key_insert", key_insert}, {"key_outcome", key_outcome}, {"boot", boot}, {"rows_beyond", rows_beyond},
+	{"kept_vector", kept_vector}, {"save", save},
 };
 
 static int left; /* until it fails; 0: it has */
@@ -463,6 +484,112 @@ static void every_call_says_that_the_database_failed_wherever_it_does(void **sta
 	assert_int_equal(store_containers_count(b->s, STORE_READ), 3);
 	assert_int_equal(store_events_last(b->s, STORE_READ), 1);
 	with_sql(b, "PRAGMA integrity_check");
+}
+
+/* Whether it is to survive a loss of power cannot be said: there is no transaction. A savepoint that cannot be ended takes all with it. */
+static int on_word(void *ud, int action, const char *a, const char *b, const char *c, const char *d)
+{
+	(void)c;
+	(void)d;
+	if (action == SQLITE_PRAGMA && strcmp(ud, "PRAGMA") == 0)
+		return SQLITE_DENY;
+	return action == SQLITE_SAVEPOINT && strcmp(a, ud) == 0 && b != NULL ? SQLITE_DENY : SQLITE_OK;
+}
+
+static void a_batch_of_which_a_word_is_refused_is_no_batch(void **state)
+{
+	static const char *const words[] = {"PRAGMA", "RELEASE", "ROLLBACK"};
+	struct box *b = *state;
+	struct alloc_view *v;
+	struct phi_error e;
+
+	furnish(b);
+	for (size_t i = 0; i < PHI_COUNT(words); i++) {
+		reopen(b);
+		sqlite3_set_authorizer(b->s->db[STORE_WRITE], on_word, (void *)(uintptr_t)words[i]);
+		if (i == 0) {
+			assert_refused(store_begin(b->s, false, &e), e, PHI_STORAGE, "");
+			assert_true(store_is_durable(b->s));
+			continue;
+		}
+		begin(b);
+		assert_done(store_vector(b->s, &platform, &v, &e), e);
+		assert_done(store_save(b->s, &e), e);
+		insert(b, "lost");
+		if (i == 1) {
+			store_release(b->s);
+			assert_null(b->s->kept);
+			store_rollback(b->s);
+		} else {
+			store_rollback_to(b->s);
+			assert_false(store_in_transaction(b->s));
+		}
+		assert_int_equal(store_containers_count(b->s, STORE_READ), 3);
+	}
+	reopen(b);
+	assert_done(store_begin(b->s, false, &e), e);
+	assert_false(store_is_durable(b->s));
+	insert(b, "soft");
+	commit(b);
+	begin(b);
+	assert_true(store_is_durable(b->s));
+	assert_int_equal(store_containers_count(b->s, STORE_WRITE), 4);
+	commit(b);
+}
+
+static void what_is_kept_goes_where_it_cannot_be_carried_on(void **state)
+{
+	struct box *b = *state;
+	struct alloc_grant none = {0};
+	struct alloc_view *v;
+	struct phi_error e;
+
+	furnish(b);
+	/* Units that are one of a kind: whoever held one is looked up anew. */
+	for (int kind = 0; kind < 4; kind++) {
+		struct alloc_grant all = all_of(1), g = {.cpus = all.cpus};
+
+		if (kind == 0) {
+			memcpy(g.links, all.links, sizeof(g.links));
+			g.n_links = all.n_links;
+		} else if (kind == 1) {
+			memcpy(g.devices, all.devices, sizeof(g.devices));
+			g.n_devices = all.n_devices;
+		} else if (kind == 2) {
+			memcpy(g.remote, all.remote, sizeof(g.remote));
+			g.n_remote = all.n_remote;
+		} else {
+			g.has_virtual = true;
+			g.virtual_spi = all.virtual_spi;
+		}
+		begin(b);
+		assert_done(store_vector(b->s, &platform, &v, &e), e);
+		assert_done(store_grant_release(b->s, two, &e), e);
+		assert_null(b->s->kept);
+		assert_done(store_vector(b->s, &platform, &v, &e), e);
+		assert_string_equal(v->cpus[2].owner, "");
+		assert_done(store_grant_insert(b->s, two, &g, &e), e);
+		assert_null(b->s->kept);
+		assert_done(store_vector(b->s, &platform, &v, &e), e);
+		assert_string_equal(v->cpus[2].owner, "two");
+		commit(b);
+	}
+	for (int prepare = 0; prepare < 2; prepare++) {
+		reopen(b);
+		begin(b);
+		assert_done(store_vector(b->s, &platform, &v, &e), e);
+		if (prepare)
+			sqlite3_set_authorizer(b->s->db[STORE_WRITE], on_prepare, NULL);
+		else
+			sqlite3_progress_handler(b->s->db[STORE_WRITE], 1, on_instruction, NULL);
+		left = 1;
+		store_kept_change(b->s, one, &none);
+		assert_int_equal(left, 0);
+		assert_null(b->s->kept);
+		left = 1;
+		assert_true(store_observed(b->s, STORE_WRITE, "sim", each_name, NULL) < 0);
+		reopen(b);
+	}
 }
 
 static void a_number_that_cannot_be_read_is_none(void **state)
@@ -551,6 +678,8 @@ int main(void)
 		store_test(a_vector_of_another_platform_is_read_as_far_as_this_one_goes),
 		store_test(more_in_the_database_than_a_struct_has_room_for_is_cut),
 		store_test(every_call_says_that_the_database_failed_wherever_it_does),
+		store_test(a_batch_of_which_a_word_is_refused_is_no_batch),
+		store_test(what_is_kept_goes_where_it_cannot_be_carried_on),
 		store_test(a_number_that_cannot_be_read_is_none),
 		store_test(a_commit_that_fails_takes_its_batch_back),
 	};
