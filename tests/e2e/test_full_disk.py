@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from conftest import eventually
-from phidtest.daemon import Phid, await_gone, build_dir, process_alive
+from phidtest.daemon import Phid, await_gone, build_dir, kill_and_await, process_alive
 
 GUEST = str(build_dir() / "samples/guest/guest.elf")
 PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-3", "host": "0"},
@@ -66,3 +66,69 @@ def test_a_full_directory_touches_no_guest_and_keeps_none_from_being_stopped(sma
         eventually(lambda: client.container(id).json["state"] == "stopped")
         client.delete(id).expect(204)
     client.put("again", {**QEMU, "cpus": {"set": "1"}}).expect(201)
+
+
+class Broken:
+    """The state directory on a file system of its own, which the kernel makes read-only at an error (ext4(5), errors=remount-ro)."""
+
+    def __init__(self, phid):
+        self.phid, self.image, self.device = phid, phid.dir / "state.img", None
+        with open(self.image, "wb") as f:
+            f.truncate(32 << 20)
+        subprocess.run(["mkfs.ext4", "-q", self.image], check=True)
+
+    def mount(self):
+        subprocess.run(["mount", "-o", "loop,errors=remount-ro", self.image, self.phid.state], check=True)
+        self.device = subprocess.run(["findmnt", "-no", "SOURCE", self.phid.state], check=True, capture_output=True, text=True).stdout.strip()
+
+    def breaks(self):
+        name = self.device.removeprefix("/dev/")
+        with open(f"/sys/fs/ext4/{name}/trigger_fs_error", "w") as f:
+            f.write("1")
+        with pytest.raises(OSError):
+            (self.phid.state / "x").write_text("x")
+
+    def repair(self):
+        subprocess.run(["umount", self.phid.state], check=True)
+        assert subprocess.run(["e2fsck", "-fy", self.image], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode in (0, 1)
+        self.mount()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/loop-control"), reason="mounting an image needs root and loop devices")
+def test_a_state_directory_that_became_read_only_touches_no_guest_and_keeps_none_from_being_stopped():
+    with Phid(backends=("qemu", "sim"), platform=PLATFORM) as phid:
+        phid.stop()
+        disk = Broken(phid)
+        phid.state.mkdir(exist_ok=True)
+        disk.mount()
+        try:
+            phid.start()
+            client = phid.client()
+            for id, spec in (("guest", QEMU), ("cell", SIM)):
+                client.put(id, spec).expect(201)
+                client.start(id).expect(200)
+            pid = client.container("guest").json["cell"]["pid"]
+            disk.breaks()
+            client.put("more", {**SIM, "cpus": {"set": "3"}}).expect(507, "storage")
+            assert len(client.get("/v1/containers").expect(200).json["items"]) == 2
+            client.kill("cell", "KILL").expect(507, "storage")  # done, and not on record
+            eventually(lambda: "phid-2" not in phid.sim.cells())
+            assert phid.process.poll() is None and process_alive(pid)
+            phid.kill9()
+            with pytest.raises(AssertionError, match="Read-only file system"):
+                phid.start()
+            assert process_alive(pid)
+            for process in phid.processes():  # the host is rebooted, and finds its disk repaired
+                kill_and_await(process)
+            disk.repair()
+            phid.start()
+            client = phid.client()
+            for id, spec in (("guest", QEMU), ("cell", SIM)):
+                eventually(lambda: client.container(id).json["state"] == "stopped")
+                client.delete(id).expect(204)
+                client.put(id, spec).expect(201)
+            phid.delete_all(client)
+            phid.stop()
+            phid.close()
+        finally:
+            subprocess.run(["umount", "-l", phid.state], check=True)
