@@ -69,6 +69,11 @@ static void fuzz_create(struct cell *c, uint64_t token)
 	cell_acted(c, token, NULL);
 }
 
+static int fuzz_hand(struct cell *c, struct phi_error *e)
+{
+	return cell_spawn(c, NULL, -1, e);
+}
+
 static void fuzz_attach(struct cell *c, uint64_t token)
 {
 	if (token != 0)
@@ -129,6 +134,7 @@ static const struct backend backend_fuzz = {
 	.describe = fuzz_describe,
 	.validate = fuzz_validate,
 	.create = fuzz_create,
+	.hand = fuzz_hand,
 	.attach = fuzz_attach,
 	.start = fuzz_start,
 	.pause = fuzz_pause,
