@@ -113,8 +113,6 @@ static void arm(struct operation *op)
 	op->deadline = loop_timer(op->p->loop, "deadline", (uint64_t)op->p->config.action_timeout_ms, on_deadline, op);
 }
 
-/* ---- the steps ---- */
-
 /* ---- the intent of a destroy ---- */
 
 static void intended(struct operation *op)
@@ -159,6 +157,8 @@ static void intend(struct operation *op)
 	op->patience = loop_timer(op->p->loop, "patience", 1000, on_patience, op);
 	operation_write_intent(op, intent_done);
 }
+
+/* ---- the steps ---- */
 
 void operation_go(struct operation *op)
 {

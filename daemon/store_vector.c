@@ -292,10 +292,14 @@ int store_boot(struct store *s, const char *boot_id, struct phi_error *e)
 		sql_end(st);
 	if (r < 0 || last == boot)
 		return r < 0 ? r : 0;
-	r = last == 0 ? 0 : sql_run(s, e, "UPDATE sqlite_sequence SET seq = seq + ?", "i", (int64_t)UNSEEN);
-	if (r == 0 && last != 0)
-		r = sql_run(s, e, "UPDATE meta SET value = value + ? WHERE name = 'generation'", "i", (int64_t)UNSEEN);
-	return r < 0 ? r : sql_run(s, e, "INSERT OR REPLACE INTO meta (name, value) VALUES ('boot', ?)", "i", boot);
+	if (last != 0) {
+		r = sql_run(s, e, "UPDATE sqlite_sequence SET seq = seq + ?", "i", (int64_t)UNSEEN);
+		if (r == 0)
+			r = sql_run(s, e, "UPDATE meta SET value = value + ? WHERE name = 'generation'", "i", (int64_t)UNSEEN);
+		if (r < 0)
+			return r;
+	}
+	return sql_run(s, e, "INSERT OR REPLACE INTO meta (name, value) VALUES ('boot', ?)", "i", boot);
 }
 
 int store_observed(struct store *s, enum store_side side, const char *backend, void (*each)(void *ud, const char *name, const char *tag), void *ud)

@@ -1,4 +1,4 @@
-"""The state or runtime directory is full: guests are not touched, stopping them works, and what could not be written follows."""
+"""The state or runtime directory is full, or became read-only: guests are not touched, stopping them works, and what could not be written follows."""
 import os
 import subprocess
 

@@ -5,6 +5,7 @@ import time
 
 HELLO, SPAWNED, ENDED, QMP_OUT, UNDO, TAKEN = range(1, 7)
 SPAWN, QMP_IN = 64, 65
+GONE = 69
 ALIVE = 1
 
 

@@ -30,15 +30,21 @@ static inline int setup(void **state)
 	return 0;
 }
 
-static inline int teardown(void **state)
+static inline void empty(const struct box *b)
 {
-	struct box *b = *state;
 	_clean_closedir_ DIR *d = opendir(b->dir);
 
-	store_close(b->s);
 	for (struct dirent *f; d != NULL && (f = readdir(d)) != NULL;)
 		if (f->d_name[0] != '.')
 			unlinkat(dirfd(d), f->d_name, 0);
+}
+
+static inline int teardown(void **state)
+{
+	struct box *b = *state;
+
+	store_close(b->s);
+	empty(b);
 	rmdir(b->dir);
 	free(b);
 	return 0;
@@ -94,6 +100,17 @@ static inline void with_sql(const struct box *b, const char *sql)
 	if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
 		fail_msg("%s: %s", sql, sqlite3_errmsg(db));
 	sqlite3_close(db);
+}
+
+/* One of the first schema, with a pool that tells it, where there is none. */
+static inline void make_older(const struct box *b)
+{
+	extern const char schema_001[], schema_001_end[];
+	_clean_free_ char *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
+
+	assert_non_null(sql);
+	with_sql(b, sql);
+	with_sql(b, "PRAGMA user_version = 1; PRAGMA application_id = 1885890916; INSERT INTO pools VALUES ('old', 4096, 4096)");
 }
 
 static inline struct container draft(const char *id)

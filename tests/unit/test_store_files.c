@@ -106,21 +106,11 @@ static void a_file_with_a_newer_schema_is_set_aside_whole(void **state)
 
 static void an_older_schema_is_migrated_and_a_copy_kept(void **state)
 {
-	extern const char schema_001[], schema_001_end[];
 	struct box *b = *state;
-	char path[100], *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
+	char path[100];
 	sqlite3 *db;
 
-	store_close(PHI_TAKE(b->s));
-	snprintf(path, sizeof(path), "%s/phid.db", b->dir);
-	unlink(path);
-	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(db, "PRAGMA user_version = 1; PRAGMA application_id = 1885890916; INSERT INTO pools VALUES ('old', 4096, 4096)", NULL,
-				      NULL, NULL),
-			 SQLITE_OK);
-	sqlite3_close(db);
-	free(sql);
+	make_older(b);
 	assert_null(reopen(b));
 	with_sql(b, "SELECT 1 / (SELECT count(*) FROM links WHERE 0 UNION SELECT 1)");
 	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
@@ -187,12 +177,10 @@ static void what_is_not_ours_is_not_written_to(void **state)
 
 static void a_migration_that_does_not_fit_is_taken_back_and_phid_starts(void **state)
 {
-	extern const char schema_001[], schema_001_end[];
 	struct box *b = *state;
-	_clean_free_ char *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
 
-	with_sql(b, sql);
-	with_sql(b, "CREATE TABLE links (in_the_way); PRAGMA user_version = 1; PRAGMA application_id = 1885890916");
+	make_older(b);
+	with_sql(b, "CREATE TABLE links (in_the_way)");
 	assert_contains(reopen(b), "damaged");
 	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
 	assert_int_equal(files_like(b, "phid.db.damaged-"), 1);

@@ -1,18 +1,7 @@
 /* A database that cannot be read or written while it is opened, at any instruction of SQLite's machine: the store does not open, says so,
  * and takes none of it for damage. The next try finds all as it was. */
+#include "store_failing.h"
 #include "store_unit.h"
-
-#include "store_sql.h"
-
-extern const char schema_001[], schema_001_end[];
-
-static int left; /* until it fails, over all connections that are opened; 0: it has */
-
-static int on_instruction(void *ud)
-{
-	(void)ud;
-	return left > 0 && --left == 0;
-}
 
 /* Of every connection, by sqlite3_auto_extension (c3ref/auto_extension.html). */
 static int on_open(sqlite3 *db, const char **message, const struct sqlite3_api_routines *api)
@@ -21,26 +10,6 @@ static int on_open(sqlite3 *db, const char **message, const struct sqlite3_api_r
 	(void)api;
 	sqlite3_progress_handler(db, 1, on_instruction, NULL);
 	return SQLITE_OK;
-}
-
-/* An older one, so that it is copied and migrated, too. */
-static void make_older(const struct box *b)
-{
-	_clean_free_ char *sql = strndup(schema_001, (size_t)(schema_001_end - schema_001));
-
-	assert_non_null(sql);
-	with_sql(b, sql);
-	with_sql(b, "PRAGMA user_version = 1; PRAGMA application_id = 1885890916; INSERT INTO pools VALUES ('old', 4096, 4096)");
-}
-
-static void empty(const struct box *b)
-{
-	_clean_closedir_ DIR *d = opendir(b->dir);
-
-	assert_non_null(d);
-	for (struct dirent *f; (f = readdir(d)) != NULL;)
-		if (f->d_name[0] != '.')
-			unlinkat(dirfd(d), f->d_name, 0);
 }
 
 /* False: there are not so many points. */
@@ -83,7 +52,7 @@ static void what_cannot_be_read_now_is_not_taken_for_damage(void **state)
 			left = 0;
 			empty(b);
 			if (kinds[i].older)
-				make_older(b);
+				make_older(b); /* so that it is copied and migrated, too */
 			if (kinds[i].current) {
 				assert_null(reopen(b));
 				store_close(PHI_TAKE(b->s));
