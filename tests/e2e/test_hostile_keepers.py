@@ -121,7 +121,7 @@ def test_a_flood_of_packets_keeps_nobody_waiting_and_costs_no_memory(phid, clien
 
         flooding = Background(flood)
         turns = 0
-        while not flooding.done() or turns < 20:
+        while (not flooding.done() and turns < 1000) or turns < 20:  # AddressSanitizer keeps 14 KiB of each for a while
             client.get("/v1/health").expect(200)
             turns += 1
         flooding.result()
