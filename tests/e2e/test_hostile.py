@@ -25,12 +25,16 @@ LONG = int(os.environ.get("PHID_HOSTILE_SECONDS", "0"))  # of the random tests a
 GROWTH_KIB = 64 << 10
 
 
-@pytest.fixture(scope="module")
-def daemon():
-    """AddressSanitizer gives back what was freed, so that what phid itself keeps is seen."""
+def frugal():
+    """A phid of which AddressSanitizer gives back what was freed, so that what phid itself keeps is seen."""
     phid = Phid()
     phid.env["ASAN_OPTIONS"] += ":quarantine_size_mb=4"
-    with phid:
+    return phid
+
+
+@pytest.fixture(scope="module")
+def daemon():
+    with frugal() as phid:
         yield phid
 
 
