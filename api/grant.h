@@ -1,6 +1,7 @@
 /* What a cell was granted: the allocator's answer, a backend's order. */
 #pragma once
 
+#include "clean.h"
 #include "cpuset.h"
 #include "limits.h"
 
@@ -27,16 +28,24 @@ struct alloc_link {
 };
 #define ALLOC_LINK_STATES 4096
 
+/* Owns its arrays, which are as long as what was granted: a host has thousands of cells, and most have a range and nothing else.
+ * All zeros: nothing is granted. */
 struct alloc_grant {
 	struct cpuset cpus;
-	size_t n_memory;
-	struct alloc_memory memory[PHI_MEMORY_REGIONS_MAX];
-	size_t n_devices;
-	char devices[PHI_DEVICES_MAX][PHI_NAME_MAX + 1]; /* names in the platform */
-	size_t n_remote;
-	char remote[PHI_REMOTE_MAX][PHI_NAME_MAX + 1];
-	size_t n_links;
-	struct alloc_link links[PHI_LINKS_MAX];
+	size_t n_memory, n_devices, n_remote, n_links;
+	struct alloc_memory *memory; /* at most PHI_MEMORY_REGIONS_MAX */
+	char (*devices)[PHI_NAME_MAX + 1]; /* names in the platform, at most PHI_DEVICES_MAX */
+	char (*remote)[PHI_NAME_MAX + 1];  /* the same, PHI_REMOTE_MAX */
+	struct alloc_link *links;	   /* at most PHI_LINKS_MAX */
 	bool has_virtual;
 	int64_t virtual_spi; /* the first of four interrupts of its virtual PCI bus */
 };
+
+struct alloc_memory *alloc_grant_add_memory(struct alloc_grant *g); /* the new one of each is zeroed */
+struct alloc_link *alloc_grant_add_link(struct alloc_grant *g);
+void alloc_grant_add_device(struct alloc_grant *g, const char *name);
+void alloc_grant_add_remote(struct alloc_grant *g, const char *name);
+/* *to is one of its own; what it held is freed. */
+void alloc_grant_copy(struct alloc_grant *to, const struct alloc_grant *from);
+void alloc_grant_done(struct alloc_grant *g); /* nothing is granted then */
+#define _clean_grant_ _clean_(alloc_grant_done)

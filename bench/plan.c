@@ -67,7 +67,7 @@ int main(void)
 	spec_set_memory(&s, 64 << 20);
 	for (turn = 0; turn < CELLS + TURNS; turn++) {
 		struct alloc_refusal refusal;
-		struct alloc_grant g;
+		_clean_grant_ struct alloc_grant g = {0};
 		struct jh_cell cell;
 		struct jh_check k = {.cells = &cell, .n = 1, .found = found, .ud = &turn};
 		double begin = now_us();

@@ -390,7 +390,8 @@ static int fit_at(const struct alloc_view *v, const struct spec_memory *m, uint6
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, where, "the range meets %s of %s",
 				     refusal->blockers[0].unit, r.owner);
 	}
-	struct alloc_memory *out = &g->memory[g->n_memory++];
+	struct alloc_memory *out = alloc_grant_add_memory(g);
+
 	*out = (struct alloc_memory){.has_base = true, .base = m->at, .size = m->size, .colors = colors};
 	snprintf(out->pool, sizeof(out->pool), "%s", pools[i].name);
 	return 0;
@@ -445,14 +446,14 @@ static int fit_memory(const struct alloc_view *v, const struct spec_memory *m, s
 				     " are free; see blockers for who holds the others",
 				     m->size, refusal->available);
 	}
-	g->memory[g->n_memory++] = best;
+	*alloc_grant_add_memory(g) = best;
 	return 0;
 }
 
 int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,
 	      struct alloc_refusal *refusal, struct phi_error *e)
 {
-	struct alloc_grant g = {0};
+	_clean_grant_ struct alloc_grant g = {0};
 	int r;
 
 	*refusal = (struct alloc_refusal){0};
@@ -466,7 +467,10 @@ int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amoun
 		r = alloc_fit_remote(v, spec, &g, refusal, e);
 	if (r == 0)
 		r = alloc_fit_links(v, spec, &g, refusal, e);
-	if (r == 0)
+	if (r == 0) {
+		alloc_grant_done(ret);
 		*ret = g;
+		g = (struct alloc_grant){0};
+	}
 	return r;
 }

@@ -81,6 +81,7 @@ void alloc_view_add(struct alloc_view *v, const struct alloc_range *r);
  * pool (lowest address among equals), an amount from a pool with enough; an explicit pool or address is obeyed.
  * A device comes with all of its group. A link that has an end already is joined (its size, peers and protocol must be those wished);
  * else it gets the lowest free slot and memory of the pool for links, or, with the host, a slot that the root has an end in.
+ * *ret is a grant, which is replaced where there is one, and left as it is where not.
  * by_amount: only pools without addresses are thought of (backends that cannot place a guest).
  * PHI_NO_RESOURCES with *refusal filled, or PHI_INVALID where a unit does not exist at all. */
 int alloc_fit(const struct alloc_view *v, const struct spec *spec, bool by_amount, struct alloc_grant *ret,

@@ -184,22 +184,22 @@ static int fit_link(const struct alloc_view *v, const struct spec *s, size_t ind
 {
 	const struct spec_link *w = (const struct spec_link *)s->links.items + index;
 	const struct alloc_open_link *open = w->name != NULL ? open_link(v, w->name) : NULL;
-	struct alloc_link *l = &g->links[g->n_links];
+	struct alloc_link l = {0};
 	char where[40];
 	int r;
 
 	snprintf(where, sizeof(where), "/spec/links/%zu", index);
 	if (open != NULL)
-		r = join(v, w, open, where, l, refusal, e);
+		r = join(v, w, open, where, &l, refusal, e);
 	else
-		r = w->host ? make_with_host(v, g, w, where, l, refusal, e) : make(v, g, w, where, l, refusal, e);
+		r = w->host ? make_with_host(v, g, w, where, &l, refusal, e) : make(v, g, w, where, &l, refusal, e);
 	if (r < 0)
 		return r;
 	if (open == NULL)
-		l->id = free_id(w, l, NULL, host_id_of(v, l));
-	if (l->id < 0)
+		l.id = free_id(w, &l, NULL, host_id_of(v, &l));
+	if (l.id < 0)
 		return phi_error_set(e, PHI_INVALID, EINVAL, where, "the role %" PRIi64 " is the host's, or is not below the number of peers", w->role);
-	g->n_links++;
+	*alloc_grant_add_link(g) = l;
 	return 0;
 }
 

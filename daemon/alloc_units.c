@@ -46,7 +46,7 @@ static int take_group(const struct alloc_view *v, size_t i, const char *where, s
 		if (g->n_devices == PHI_DEVICES_MAX)
 			return phi_error_set(e, PHI_INVALID, ERANGE, where, "with its group \"%s\" there are more than %d devices", devices(v)[i].group,
 					     PHI_DEVICES_MAX);
-		snprintf(g->devices[g->n_devices++], sizeof(g->devices[0]), "%s", devices(v)[k].name);
+		alloc_grant_add_device(g, devices(v)[k].name);
 	}
 	return 0;
 }
@@ -97,7 +97,7 @@ int alloc_fit_device(const struct alloc_view *v, const struct spec *s, size_t in
 
 static void take_remote(const struct alloc_view *v, size_t i, struct alloc_grant *g)
 {
-	snprintf(g->remote[g->n_remote++], sizeof(g->remote[0]), "%s", ((const struct platform_remote *)v->platform->remote.items)[i].name);
+	alloc_grant_add_remote(g, ((const struct platform_remote *)v->platform->remote.items)[i].name);
 }
 
 static int refuse_remote(const struct alloc_view *v, uint64_t wanted, struct alloc_refusal *refusal, struct phi_error *e)

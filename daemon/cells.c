@@ -34,18 +34,16 @@ const struct backend *backend_find(const struct phid *p, const char *name)
 	return NULL;
 }
 
-struct cell *cell_new(struct phid *p, const struct container *row, struct phi_error *e)
+struct cell *cell_new(struct phid *p, const struct container *row, struct spec *spec)
 {
-	_clean_json_ struct json *spec = NULL, *cell = NULL;
-	struct cell *c;
-	int r = json_parse(row->spec, strlen(row->spec), &spec, e);
+	_clean_json_ struct json *cell = NULL;
+	struct cell *c = calloc(1, sizeof(*c));
 
-	if (r < 0)
-		return NULL;
-	c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		abort();
 	c->row = row->row;
+	c->spec = *spec;
+	*spec = (struct spec){0};
 	c->console = -1;
 	snprintf(c->id, sizeof(c->id), "%s", row->id);
 	snprintf(c->incarnation, sizeof(c->incarnation), "%s", row->incarnation);
@@ -60,14 +58,6 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct phi_er
 	if (row->cell != NULL && json_parse(row->cell, strlen(row->cell), &cell, NULL) == 0 && json_get_string(cell, "accel") != NULL)
 		snprintf(c->accel, sizeof(c->accel), "%s", json_get_string(cell, "accel"));
 	json_is_bool(json_get(cell, "claimed"), &c->claimed);
-	r = spec_read(spec, FIELD_WIRE, "/spec", &c->spec, e);
-	if (r < 0 || c->backend == NULL) {
-		if (r == 0)
-			phi_error_set(e, PHI_UNSUPPORTED, 0, "", "backend \"%s\" is not enabled", row->backend);
-		spec_free(&c->spec);
-		free(c);
-		return NULL;
-	}
 	c->next = p->cells[(uint64_t)c->row % BUCKETS];
 	p->cells[(uint64_t)c->row % BUCKETS] = c;
 	return c;
@@ -88,6 +78,7 @@ void cell_free(struct phid *p, struct cell *c)
 	phi_close(&c->console);
 	loop_source_free(c->watch);
 	loop_source_free(c->escalation);
+	alloc_grant_done(&c->grant);
 	spec_free(&c->spec);
 	free(c->end_text);
 	free(c);

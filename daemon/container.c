@@ -16,6 +16,8 @@
 void call_free(struct call *c)
 {
 	bundle_done(&c->bundle);
+	container_done(&c->record);
+	alloc_grant_done(&c->grant);
 	for (size_t i = 0; i < CELL_IMAGES_MAX; i++)
 		free(c->taken[i].path);
 	free(c->key);
@@ -263,7 +265,7 @@ static void destroy(struct call *c, const struct container *row)
 				batch_intend(c->p->batch, nothing, on_next_batch, c);
 				return;
 			}
-			busy(c, "create", &e); /* of which nothing more will be heard; see taken_back */
+			busy(c, "create", &e); /* that could not be taken up at the start of phid; see reconcile.c */
 		} else {
 			phi_error_set(&e, PHI_UNSUPPORTED, 0, "/backend",
 				      "container %s runs on backend \"%s\", which is not enabled: phid cannot see its cell gone", c->id,

@@ -28,6 +28,8 @@ struct call {
 	struct alloc_refusal refusal;
 	struct cell_image taken[CELL_IMAGES_MAX];
 	int64_t row, join_row;
+	struct container record;  /* of a create: as it was inserted, with what was granted */
+	struct alloc_grant grant;
 };
 
 /* Takes the call over; its waiter hears once. A dry run's reply finds `plan` in the waiter's ud's hands: see on_plan. */

@@ -96,44 +96,42 @@ static int existing(struct call *c, const struct container *old, const char *spe
 static int insert(struct call *c, struct store *s, const struct backend *b, const char *spec, const char *payload,
 		  struct phi_error *e)
 {
-	_clean_free_ char *annotations = phi_strdup(c->bundle.annotations ? c->bundle.annotations : "{}");
-	struct container row = {
-		.state = STATE_CREATING,
-		.op = VERB_CREATE,
-		.op_uid = c->peer.uid,
-		.op_key = c->key,
-		.spec = (char *)(uintptr_t)spec,
-		.payload = (char *)(uintptr_t)payload,
-		.bundle = c->bundle.path,
-		.oci_id = c->oci_id,
-		.oci_root = c->oci_root,
-		.annotations = annotations,
-		.owner_uid = c->peer.uid,
-		.owner_gid = c->peer.gid,
-		.keeper_by_phid = !c->external_keeper,
-	};
+	struct container *row = &c->record;
 	struct alloc_view *v;
-	struct alloc_grant g;
 	int r = store_vector(s, &c->p->platform, &v, e);
 
 	if (r == 0)
-		r = fit(c, v, b, &g, e);
+		r = fit(c, v, b, &c->grant, e);
 	if (r < 0)
 		return r;
 	if (store_containers_count(s, STORE_WRITE) >= PHI_CONTAINERS_MAX)
 		return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "", "there are %d containers; delete some", PHI_CONTAINERS_MAX);
-	snprintf(row.id, sizeof(row.id), "%s", c->id);
-	snprintf(row.incarnation, sizeof(row.incarnation), "%s", c->incarnation);
-	snprintf(row.backend, sizeof(row.backend), "%s", b->name);
-	snprintf(row.boot_id, sizeof(row.boot_id), "%s", c->p->boot_id);
-	r = store_container_insert(s, &row, e);
+	*row = (struct container){
+		.state = STATE_CREATING,
+		.op = VERB_CREATE,
+		.op_uid = c->peer.uid,
+		.op_key = phi_strdup(c->key),
+		.spec = phi_strdup(spec),
+		.payload = phi_strdup(payload),
+		.bundle = phi_strdup(c->bundle.path),
+		.oci_id = phi_strdup(c->oci_id),
+		.oci_root = phi_strdup(c->oci_root),
+		.annotations = phi_strdup(c->bundle.annotations ? c->bundle.annotations : "{}"),
+		.owner_uid = c->peer.uid,
+		.owner_gid = c->peer.gid,
+		.keeper_by_phid = !c->external_keeper,
+	};
+	snprintf(row->id, sizeof(row->id), "%s", c->id);
+	snprintf(row->incarnation, sizeof(row->incarnation), "%s", c->incarnation);
+	snprintf(row->backend, sizeof(row->backend), "%s", b->name);
+	snprintf(row->boot_id, sizeof(row->boot_id), "%s", c->p->boot_id);
+	r = store_container_insert(s, row, e);
 	if (r == 0)
-		r = store_grant_insert(s, row.row, &g, e);
+		r = store_grant_insert(s, row->row, &c->grant, e);
 	if (r == 0)
 		r = store_event_insert(s, "container.creating", c->id, c->incarnation, NULL, e);
 	if (r == 0 && c->key != NULL)
 		r = store_key_insert(s, c->peer.uid, c->key, c->request, c->incarnation, e);
-	c->row = row.row;
 	return r;
 }
 
@@ -177,44 +175,17 @@ static int reserve(struct store *s, void *ud, struct phi_error *e)
 	return b == NULL ? -EINVAL : insert(c, s, b, spec, payload, e);
 }
 
-/* No cell was begun: the record goes again, with what was granted. */
-static int take_back(struct store *s, void *ud, struct phi_error *e)
-{
-	const struct call *c = ud;
-	int r = store_grant_release(s, c->row, e);
-
-	if (r == 0)
-		r = store_event_insert(s, "container.create-failed", c->id, c->incarnation, NULL, e);
-	return r < 0 ? r : store_container_delete(s, c->row, e);
-}
-
-static void taken_back(void *ud, const struct phi_error *e)
-{
-	struct call *c = ud;
-
-	if (e != NULL)
-		log_error(c->id, "%s; it stays \"creating\" until the next start of phid", e->detail);
-	phid_changed(c->p);
-	call_reply(c, 0, &c->bundle.error);
-}
-
-/* The record and the grants outlive phid: now the cell. */
+/* The record and the grants outlive phid: now the cell. Nothing has changed them: a container that is being created without a cell is
+ * nobody else's. */
 static void begin_create(struct call *c)
 {
-	_clean_container_ struct container row = {0};
-	struct phi_error *e = &c->bundle.error;
 	struct operation *op;
-	struct cell *cell = NULL;
+	struct cell *cell;
 
 	killpoint("create", "reserved");
-	if (store_container_by_row(c->p->store, STORE_READ, c->row, &row, e) < 0 || (cell = cell_new(c->p, &row, e)) == NULL ||
-	    store_grant_read(c->p->store, STORE_READ, c->row, &cell->grant, e) < 0) {
-		log_error(c->id, "%s", e->detail);
-		if (cell != NULL)
-			cell_free(c->p, cell);
-		batch_submit(c->p->batch, take_back, taken_back, c);
-		return;
-	}
+	cell = cell_new(c->p, &c->record, &c->bundle.spec);
+	cell->grant = c->grant;
+	c->grant = (struct alloc_grant){0};
 	memcpy(cell->images, c->bundle.images, sizeof(cell->images));
 	cell->n_images = c->bundle.n_images;
 	c->bundle.n_images = 0;
@@ -259,7 +230,7 @@ static void plan(struct call *c, void (*on_plan)(void *ud, const char *plan))
 	_clean_json_ struct json *j = json_object();
 	_clean_free_ char *payload = bundle_payload_json(&c->bundle), *text = NULL;
 	_clean_(alloc_view_free_p) struct alloc_view *v = alloc_view_new(&c->p->platform);
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct phi_error e = {0};
 	const struct backend *b = choose_backend(c, &e);
 

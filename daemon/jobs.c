@@ -55,8 +55,10 @@ static void *worker(void *ud)
 		pthread_mutex_lock(&j->lock);
 		job->next = j->finished;
 		j->finished = job;
+		pthread_mutex_unlock(&j->lock); /* nobody is woken to wait for it */
 		if (write(j->fd, &one, sizeof(one)) < 0)
 			abort();
+		pthread_mutex_lock(&j->lock);
 	}
 	pthread_mutex_unlock(&j->lock);
 	return NULL;
@@ -118,8 +120,8 @@ void jobs_submit(struct jobs *j, void (*run)(void *ud), void (*done)(void *ud), 
 	if (j->n_idle == 0 && j->n_threads < THREADS_MAX &&
 	    pthread_create(&j->threads[j->n_threads], NULL, worker, j) == 0)
 		j->n_threads++;
-	pthread_cond_signal(&j->wake);
 	pthread_mutex_unlock(&j->lock);
+	pthread_cond_signal(&j->wake);
 }
 
 void jobs_stop(struct jobs *j)

@@ -60,7 +60,8 @@ void host_stay(const struct platform *p, struct cpuset *ret);
 struct json *host_to_json(const struct phid *p, const struct check_facts *facts);
 
 /* cells.c: handles of living cells, and their directories. */
-struct cell *cell_new(struct phid *p, const struct container *c, struct phi_error *e);
+/* Of a container of an enabled backend; its spec is taken over. */
+struct cell *cell_new(struct phid *p, const struct container *row, struct spec *spec);
 void cell_free(struct phid *p, struct cell *c);
 struct cell *cell_of_row(struct phid *p, int64_t row);
 /* The row of a cell that phid named; 0: its name is not one of phid's. */

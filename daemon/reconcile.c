@@ -28,17 +28,26 @@ static struct {
 
 static void resume_one(void *ud, const struct container *row)
 {
+	_clean_json_ struct json *j = NULL;
 	struct phid *p = ud;
+	struct spec spec = {0};
 	struct phi_error e;
 	struct cell *c;
+	int r;
 
 	if (row->state == STATE_STOPPED)
 		return;
-	c = cell_new(p, row, &e);
-	if (c == NULL) { /* its backend is not enabled: its units stay held until it is, or a forced delete */
+	r = json_parse(row->spec, strlen(row->spec), &j, &e);
+	if (r == 0)
+		r = spec_read(j, FIELD_WIRE, "/spec", &spec, &e);
+	if (r == 0 && backend_find(p, row->backend) == NULL)
+		r = phi_error_set(&e, PHI_UNSUPPORTED, 0, "", "backend \"%s\" is not enabled", row->backend);
+	if (r < 0) { /* its units stay held until its backend is enabled, or a forced delete */
 		log_error(row->id, "cannot be taken up: %s", e.detail);
+		spec_free(&spec);
 		return;
 	}
+	c = cell_new(p, row, &spec);
 	store_grant_read(p->store, STORE_READ, row->row, &c->grant, &e);
 	operation_resume(p, c, row);
 }

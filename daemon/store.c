@@ -346,8 +346,10 @@ static void *commit_main(void *arg)
 		}
 		pthread_mutex_lock(&s->lock);
 		s->commit_asked = false;
+		pthread_mutex_unlock(&s->lock); /* nobody is woken to wait for it */
 		if (write(s->done_fd, &one, sizeof(one)) < 0)
 			abort();
+		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
@@ -468,8 +470,8 @@ void store_commit_start(struct store *s)
 {
 	pthread_mutex_lock(&s->lock);
 	s->commit_asked = true;
-	pthread_cond_signal(&s->wake);
 	pthread_mutex_unlock(&s->lock);
+	pthread_cond_signal(&s->wake);
 }
 
 int store_commit_fd(const struct store *s)

@@ -97,6 +97,7 @@ int store_vector_read(struct store *s, enum store_side side, struct alloc_view *
 /* The same for the open transaction, kept between transactions; the store's, until its next change or end. */
 int store_vector(struct store *s, const struct platform *p, struct alloc_view **ret, struct phi_error *e);
 int store_grant_insert(struct store *s, int64_t row, const struct alloc_grant *g, struct phi_error *e);
+/* *g is a grant, which is replaced. */
 int store_grant_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e);
 int store_grant_release(struct store *s, int64_t row, struct phi_error *e);
 int store_grant_quarantine(struct store *s, int64_t row, struct phi_error *e);

@@ -153,14 +153,15 @@ int store_units_insert(struct store *s, int64_t row, const struct alloc_grant *g
 	return r;
 }
 
-static int read_names(sqlite3_stmt *st, char list[][PHI_NAME_MAX + 1], size_t max, size_t *ret_n, struct phi_error *e)
+static int read_names(sqlite3_stmt *st, void (*add)(struct alloc_grant *g, const char *name), struct alloc_grant *g, const size_t *n, size_t max,
+		      struct phi_error *e)
 {
 	int r;
 
 	if (st == NULL)
 		return -EIO;
-	while ((r = sql_step(st, e)) > 0 && *ret_n < max)
-		snprintf(list[(*ret_n)++], PHI_NAME_MAX + 1, "%s", sql_text(st, 0));
+	while ((r = sql_step(st, e)) > 0 && *n < max)
+		add(g, sql_text(st, 0));
 	sql_end(st);
 	return r < 0 ? r : 0;
 }
@@ -174,8 +175,10 @@ static int read_own_links(struct store *s, enum store_side side, int64_t row, st
 	if (st == NULL)
 		return -EIO;
 	while ((r = sql_step(st, e)) > 0 && g->n_links < PHI_LINKS_MAX) {
-		read_link(st, &g->links[g->n_links]);
-		g->links[g->n_links++].alone = sqlite3_column_int(st, 10) == 1;
+		struct alloc_link *l = alloc_grant_add_link(g);
+
+		read_link(st, l);
+		l->alone = sqlite3_column_int(st, 10) == 1;
 	}
 	sql_end(st);
 	return r < 0 ? r : 0;
@@ -184,12 +187,12 @@ static int read_own_links(struct store *s, enum store_side side, int64_t row, st
 int store_units_read(struct store *s, enum store_side side, int64_t row, struct alloc_grant *g, struct phi_error *e)
 {
 	sqlite3_stmt *st;
-	int r = read_names(sql_begin(s, side, e, "SELECT name FROM device_grants WHERE row = ? ORDER BY place", "i", row), g->devices,
-			   PHI_DEVICES_MAX, &g->n_devices, e);
+	int r = read_names(sql_begin(s, side, e, "SELECT name FROM device_grants WHERE row = ? ORDER BY place", "i", row),
+			   alloc_grant_add_device, g, &g->n_devices, PHI_DEVICES_MAX, e);
 
 	if (r == 0)
-		r = read_names(sql_begin(s, side, e, "SELECT name FROM remote_grants WHERE row = ? ORDER BY place", "i", row), g->remote,
-			       PHI_REMOTE_MAX, &g->n_remote, e);
+		r = read_names(sql_begin(s, side, e, "SELECT name FROM remote_grants WHERE row = ? ORDER BY place", "i", row),
+			       alloc_grant_add_remote, g, &g->n_remote, PHI_REMOTE_MAX, e);
 	if (r == 0)
 		r = read_own_links(s, side, row, g, e);
 	if (r < 0)

@@ -180,7 +180,7 @@ int store_grant_read(struct store *s, enum store_side side, int64_t row, struct 
 	sqlite3_stmt *st = sql_begin(s, side, e, "SELECT cpu FROM cpu_grants WHERE row = ?", "i", row);
 	int r;
 
-	*g = (struct alloc_grant){0};
+	alloc_grant_done(g);
 	if (st == NULL)
 		return -EIO;
 	while ((r = sql_step(st, e)) > 0)
@@ -192,7 +192,7 @@ int store_grant_read(struct store *s, enum store_side side, int64_t row, struct 
 	if (st == NULL)
 		return -EIO;
 	while ((r = sql_step(st, e)) > 0 && g->n_memory < PHI_MEMORY_REGIONS_MAX) {
-		struct alloc_memory *m = &g->memory[g->n_memory++];
+		struct alloc_memory *m = alloc_grant_add_memory(g);
 
 		m->has_base = sqlite3_column_type(st, 1) != SQLITE_NULL;
 		m->base = (uint64_t)sqlite3_column_int64(st, 1);

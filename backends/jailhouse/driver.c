@@ -283,35 +283,39 @@ static bool read_cell(int cells, const char *id, struct jh_seen *ret)
 	return true;
 }
 
-int jh_driver_list(const struct jh_paths *p, struct jh_seen *ret, size_t max, struct phi_error *e)
+static int open_cells(const struct jh_paths *p, DIR **ret, struct phi_error *e)
 {
 	char path[4200];
-	_clean_closedir_ DIR *d = NULL;
-	int n = 0;
 
 	snprintf(path, sizeof(path), "%s/cells", p->sysfs);
-	d = opendir(path);
-	if (d == NULL)
-		return phi_error_set(e, PHI_BACKEND, errno, "", "%s: %s", path, strerror(errno));
-	for (struct dirent *f = readdir(d); f != NULL && (size_t)n < max; f = readdir(d))
-		if (isdigit((unsigned char)f->d_name[0]) && read_cell(dirfd(d), f->d_name, &ret[n]))
-			n++;
-	return n;
+	*ret = opendir(path);
+	return *ret != NULL ? 0 : phi_error_set(e, PHI_BACKEND, errno, "", "%s: %s", path, strerror(errno));
+}
+
+static bool next_cell(DIR *d, struct jh_seen *ret)
+{
+	for (struct dirent *f = readdir(d); f != NULL; f = readdir(d))
+		if (isdigit((unsigned char)f->d_name[0]) && read_cell(dirfd(d), f->d_name, ret))
+			return true;
+	return false;
+}
+
+int jh_driver_list(const struct jh_paths *p, struct jh_seen *ret, size_t max, struct phi_error *e)
+{
+	_clean_closedir_ DIR *d = NULL;
+	int r = open_cells(p, &d, e);
+
+	while (r >= 0 && (size_t)r < max && next_cell(d, &ret[r]))
+		r++;
+	return r;
 }
 
 int jh_driver_find(const struct jh_paths *p, const char *name, struct jh_seen *ret, struct phi_error *e)
 {
-	static const size_t max = 256;
-	_clean_free_ struct jh_seen *all = calloc(max, sizeof(*all));
-	int n;
+	_clean_closedir_ DIR *d = NULL;
+	int r = open_cells(p, &d, e);
 
-	if (all == NULL)
-		abort();
-	n = jh_driver_list(p, all, max, e);
-	for (int i = 0; i < n; i++)
-		if (strcmp(all[i].name, name) == 0) {
-			*ret = all[i];
-			return 1;
-		}
-	return n < 0 ? n : 0;
+	while (r == 0 && next_cell(d, ret))
+		r = strcmp(ret->name, name) == 0;
+	return r;
 }

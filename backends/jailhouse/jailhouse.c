@@ -126,8 +126,8 @@ struct job {
 	char name[CELL_NAME_MAX + 1];
 	uint64_t token;
 	struct jh_make make;	  /* of create */
-	struct alloc_grant grant; /* of destroy and observe: what else must be back */
-	bool leaving;		  /* of observe */
+	struct alloc_grant grant; /* where it is leaving: what else must be back */
+	bool leaving;
 	/* answers */
 	int found;
 	struct jh_seen seen;
@@ -244,6 +244,7 @@ static void job_free(struct job *j)
 {
 	if (j->kind == CREATE)
 		jh_make_done(&j->make);
+	alloc_grant_done(&j->grant);
 	free(j);
 }
 
@@ -305,8 +306,9 @@ static struct job *job_new(struct cell *c, enum kind kind, uint64_t token)
 		abort();
 	j->kind = kind;
 	j->token = token;
-	j->grant = c->grant;
 	j->leaving = doings_of(c)->leaving;
+	if (j->leaving)
+		alloc_grant_copy(&j->grant, &c->grant);
 	snprintf(j->name, sizeof(j->name), "%s", c->name);
 	return j;
 }

@@ -54,7 +54,8 @@ int jh_make_plan(struct jh_make *m, const struct cell *c, const struct platform 
 	struct jh_cell cell;
 	int r;
 
-	*m = (struct jh_make){.paths = paths, .platform = p, .grant = c->grant, .firmware = -1, .console = -1};
+	*m = (struct jh_make){.paths = paths, .platform = p, .firmware = -1, .console = -1};
+	alloc_grant_copy(&m->grant, &c->grant);
 	snprintf(m->name, sizeof(m->name), "%s", c->name);
 	r = jh_payload_plan(&m->payload, c, p, system, e);
 	if (r < 0)
@@ -78,6 +79,7 @@ int jh_make_plan(struct jh_make *m, const struct cell *c, const struct platform 
 
 void jh_make_done(struct jh_make *m)
 {
+	alloc_grant_done(&m->grant);
 	free(m->config.bytes);
 	for (size_t i = 0; i < PHI_LINKS_MAX; i++)
 		free(m->clearing[i].bytes);
@@ -222,12 +224,8 @@ int jh_make(struct jh_make *m, struct phi_error *e)
 	struct jh_remote_image remote[PHI_REMOTE_MAX];
 	uint32_t n_remote = 0;
 	struct jh_seen seen;
-	int r = jh_driver_find(m->paths, m->name, &seen, e);
+	int r = jh_open_tty(m->platform, g, &m->console, e);
 
-	if (r > 0) /* of a try that was cut off */
-		r = jh_driver_destroy(m->paths, seen.id, e);
-	if (r == 0)
-		r = jh_open_tty(m->platform, g, &m->console, e);
 	if (r == 0)
 		r = write_firmware(m, remote, &n_remote, e);
 	if (r == 0)

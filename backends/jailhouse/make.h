@@ -31,7 +31,7 @@ struct jh_make {
 int jh_make_plan(struct jh_make *m, const struct cell *c, const struct platform *p, const struct jh_paths *paths, const struct jh_system *system,
 		 struct phi_error *e);
 void jh_make_done(struct jh_make *m);
-/* Takes its devices from Linux, creates and loads the cell. What a try that was cut off left is removed first. */
+/* Takes its devices from Linux, creates and loads the cell: there is none of that name, since no row comes twice. */
 int jh_make(struct jh_make *m, struct phi_error *e);
 /* Destroys the cell if it is there; once it is gone, removes its firmware and gives its devices back. */
 int jh_unmake(const struct jh_paths *paths, const struct platform *p, const char *name, const struct alloc_grant *g, struct phi_error *e);

@@ -318,7 +318,7 @@ static void change(struct store *s, int64_t rows[LIVE], unsigned n, bool durable
 {
 	char spec[3000]; /* of some pages' size, so that the log goes round */
 	struct container c = {.state = STATE_CREATING, .op = VERB_CREATE, .spec = spec, .payload = spec, .annotations = spec, .keeper_by_phid = true};
-	struct alloc_grant g = {0};
+	_clean_grant_ struct alloc_grant g = {0};
 	int64_t *slot = &rows[n % LIVE];
 	struct phi_error e = {0};
 
@@ -334,8 +334,7 @@ static void change(struct store *s, int64_t rows[LIVE], unsigned n, bool durable
 	must(store_container_insert(s, &c, &e), &e);
 	*slot = c.row;
 	cpuset_add(&g.cpus, 1 + n % LIVE);
-	g.n_memory = 1;
-	g.memory[0] = (struct alloc_memory){.has_base = true, .base = (uint64_t)(1 + n % LIVE) << 20, .size = 1 << 20, .colors = UINT64_MAX};
+	*alloc_grant_add_memory(&g) = (struct alloc_memory){.has_base = true, .base = (uint64_t)(1 + n % LIVE) << 20, .size = 1 << 20, .colors = UINT64_MAX};
 	snprintf(g.memory[0].pool, sizeof(g.memory[0].pool), "ddr");
 	must(store_grant_insert(s, c.row, &g, &e), &e);
 	must(store_event_insert(s, "container.created", c.id, c.incarnation, NULL, &e), &e);

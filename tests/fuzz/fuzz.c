@@ -284,7 +284,8 @@ static void fuzz_elf(const char *bytes, size_t n)
 
 static void fuzz_dtb(const char *bytes, size_t n)
 {
-	struct cell cell = {.grant = {.n_memory = 1, .memory = {{.has_base = true, .base = 0x900000000, .size = 1 << 20}}}};
+	struct alloc_memory memory = {.has_base = true, .base = 0x900000000, .size = 1 << 20};
+	struct cell cell = {.grant = {.n_memory = 1, .memory = &memory}};
 	struct platform p = {0};
 	struct jh_linux layout = {.initrd = 0x900100000};
 	struct jh_tree_wish wish = {&cell, &p, NULL, &layout, 4096};

@@ -1,6 +1,7 @@
 /* A board that has a unit of every kind, twice, and a database in which two containers have them all: for the tests of the store. */
 #pragma once
 
+#include "grant_unit.h"
 #include "store_unit.h"
 
 #include "store_sql.h"
@@ -20,13 +21,13 @@ static inline struct alloc_grant all_of(unsigned n)
 {
 	struct alloc_grant g = grant_of(UINT64_C(3) << (2 * n), "ram", 0x10000 + 0x4000 * n, 8192, UINT64_MAX);
 
-	g.memory[g.n_memory++] = (struct alloc_memory){.pool = "ddr", .size = 4096, .colors = UINT64_MAX};
-	snprintf(g.devices[g.n_devices++], sizeof(g.devices[0]), "u%u", n);
-	snprintf(g.remote[g.n_remote++], sizeof(g.remote[0]), "r%u", n);
+	*alloc_grant_add_memory(&g) = (struct alloc_memory){.pool = "ddr", .size = 4096, .colors = UINT64_MAX};
+	alloc_grant_add_device(&g, n == 0 ? "u0" : n == 1 ? "u1" : "u2");
+	alloc_grant_add_remote(&g, n == 0 ? "r0" : n == 1 ? "r1" : "r2");
 	g.has_virtual = true;
 	g.virtual_spi = 100 + 4 * n;
 	for (unsigned i = 0; i < 2; i++) {
-		struct alloc_link *l = &g.links[g.n_links++];
+		struct alloc_link *l = alloc_grant_add_link(&g);
 
 		*l = (struct alloc_link){.slot = i, .id = n, .peers = 3, .protocol = i ? LINK_NETWORK : LINK_RAW, .host = i, .alone = n == 0,
 					 .base = 0x10000000 + 0x10000 * i, .size = 0x10000, .common = 0x4000, .output = 0x1000};
@@ -37,7 +38,7 @@ static inline struct alloc_grant all_of(unsigned n)
 
 static inline void furnish(struct box *b)
 {
-	struct alloc_grant g = all_of(0), h = all_of(1);
+	_clean_grant_ struct alloc_grant g = all_of(0), h = all_of(1);
 	struct phi_error e;
 
 	reopen(b);

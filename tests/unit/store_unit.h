@@ -141,13 +141,14 @@ static inline int64_t insert(struct box *b, const char *id)
 
 static inline struct alloc_grant grant_of(uint64_t cpus, const char *pool, uint64_t base, uint64_t size, uint64_t colors)
 {
-	struct alloc_grant g = {.cpus = {.bits = {cpus}}, .n_memory = size > 0};
+	struct alloc_grant g = {.cpus = {.bits = {cpus}}};
+	struct alloc_memory *m;
 
-	snprintf(g.memory[0].pool, sizeof(g.memory[0].pool), "%s", pool);
-	g.memory[0].has_base = base != 0;
-	g.memory[0].base = base;
-	g.memory[0].size = size;
-	g.memory[0].colors = colors;
+	if (size == 0)
+		return g;
+	m = alloc_grant_add_memory(&g);
+	*m = (struct alloc_memory){.has_base = base != 0, .base = base, .size = size, .colors = colors};
+	snprintf(m->pool, sizeof(m->pool), "%s", pool);
 	return g;
 }
 
@@ -165,9 +166,13 @@ static inline void pools(struct box *b)
 	platform_free(&p);
 }
 
+/* Takes the grant over. */
 static inline int grant(struct box *b, int64_t row, struct alloc_grant g, struct phi_error *e)
 {
-	return store_grant_insert(b->s, row, &g, e);
+	int r = store_grant_insert(b->s, row, &g, e);
+
+	alloc_grant_done(&g);
+	return r;
 }
 
 #define store_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -86,7 +86,7 @@ static void for_all_counts(void (*check)(const struct topology *t, unsigned free
 				own(v, free_mask, hosts[h]);
 				for (unsigned wanted = 1; wanted <= 9; wanted++) {
 					struct spec s = wish_count(wanted);
-					struct alloc_grant g = {0};
+					_clean_grant_ struct alloc_grant g = {0};
 					struct alloc_refusal why;
 					struct phi_error e = {0};
 					int r = alloc_fit(v, &s, true, &g, &why, &e);
@@ -229,7 +229,7 @@ static void every_holder_is_among_the_blockers_but_not_the_hosts_cpus(void **sta
 	struct platform p;
 	struct alloc_view *v = view_of(&topologies[0], 1, &p);
 	struct spec s = wish_count(5);
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -258,7 +258,7 @@ static void an_explicit_set_is_granted_as_it_is_or_not_at_all(void **state)
 			own(v, free_mask, hosts[h]);
 			for (unsigned set = 1; set < 256; set++) {
 				struct spec s = wish_set(set);
-				struct alloc_grant g = {0};
+				_clean_grant_ struct alloc_grant g = {0};
 				struct alloc_refusal why;
 				struct phi_error e = {0};
 				int r = alloc_fit(v, &s, true, &g, &why, &e);
@@ -296,7 +296,7 @@ static void a_cpu_that_the_host_has_not_is_an_invalid_wish(void **state)
 	(void)state;
 	for (size_t i = 0; i < PHI_COUNT(cpus); i++) {
 		struct spec s = wish_set(1);
-		struct alloc_grant g;
+		_clean_grant_ struct alloc_grant g = {0};
 		struct alloc_refusal why;
 		struct phi_error e;
 
@@ -313,7 +313,7 @@ static void a_cpu_in_quarantine_or_of_a_cell_that_nobody_explains_is_not_granted
 	struct platform p;
 	struct alloc_view *v = view_of(&topologies[0], 0, &p);
 	struct spec all = wish_count(8), one = wish_set(4), seven = wish_count(6);
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 	unsigned there, unowned;
@@ -341,7 +341,7 @@ static void a_host_with_gaps_in_its_numbers_grants_what_is_there(void **state)
 	struct platform p;
 	struct alloc_view *v;
 	struct spec s = wish_count(3), four = wish_count(4);
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 

@@ -21,7 +21,7 @@ static void devices_are_given_by_name_and_by_kind_in_the_order_of_the_wish(void 
 {
 	const struct spec_device both[] = {{NULL, (char[]){"uart"}}, {(char[]){"can0"}, NULL}, {NULL, (char[]){"uart"}}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -43,7 +43,7 @@ static void what_is_taken_is_refused_with_its_holders(void **state)
 					twice[] = {{(char[]){"can0"}, NULL}, {(char[]){"can0"}, NULL}}, three[] = {kind[0], kind[0], kind[0]},
 					nobody[] = {{(char[]){"uart7"}, NULL}}, strange[] = {{NULL, (char[]){"spi"}}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -109,7 +109,7 @@ static void a_group_goes_whole_or_not_at_all(void **state)
 {
 	const struct spec_device kinds[] = {{NULL, (char[]){"timer"}}, {NULL, (char[]){"timer"}}}, both[] = {{(char[]){"b"}, NULL}, {(char[]){"a"}, NULL}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -140,7 +140,7 @@ static void a_group_that_is_larger_than_a_container_may_have_is_refused(void **s
 					    "{\"name\":\"e\",\"kind\":\"x\",\"group\":\"h\",\"host\":{\"handover\":\"absent\"}},"
 					    "{\"name\":\"f\",\"kind\":\"x\",\"host\":{\"handover\":\"absent\"}}");
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 

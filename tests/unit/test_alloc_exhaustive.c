@@ -139,7 +139,7 @@ static struct granted ask(const struct alloc_view *v, const struct state *s, uns
 	struct spec spec = w.set != 0 ? wish_set(w.set) : wish_count(w.count);
 	struct granted granted = {0};
 	struct alloc_refusal refusal;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct phi_error e = {0};
 	int r;
 

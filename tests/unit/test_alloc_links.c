@@ -35,7 +35,7 @@ static void the_second_finds_the_first_by_name_and_gets_the_other_end(void **sta
 {
 	const struct spec_link raw = {.name = (char[]){"bus"}, .size = 65536, .has_size = true}, any = {.name = (char[]){"bus"}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -70,7 +70,7 @@ static void a_wish_is_its_own_and_disagreement_is_refused(void **state)
 			       third = {.name = (char[]){"c"}, .size = 16384, .has_size = true},
 			       small = {.name = (char[]){"d"}, .size = 16384, .has_size = true, .peers = 8, .has_peers = true};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -99,7 +99,7 @@ static void with_the_host_it_is_where_the_host_has_its_end(void **state)
 	const struct spec_link host = {.name = (char[]){"h"}, .host = true}, own = {.name = (char[]){"h"}, .host = true, .role = 1, .has_role = true},
 			       other = {.name = (char[]){"i"}, .host = true}, net = {.name = (char[]){"n"}, .host = true, .protocol = LINK_NETWORK};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -124,7 +124,7 @@ static void remote_processors_by_number_and_by_name(void **state)
 	struct spec s = wish_count(0);
 	char *names[] = {(char[]){"r1"}}, *strange[] = {(char[]){"r7"}}, *twice[] = {(char[]){"r1"}, (char[]){"r1"}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e = {0};
 
@@ -159,7 +159,7 @@ static void a_remote_processor_that_another_has_is_refused_by_its_name(void **st
 	struct spec s = wish_count(0);
 	char *names[] = {(char[]){"r0"}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -184,7 +184,7 @@ static void the_pool_for_links_is_for_nothing_else(void **state)
 {
 	struct wish any = {0}, named = {0}, placed = {0}, large = {0};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -216,7 +216,7 @@ static void a_role_is_given_where_it_is_free_and_below_the_number_of_peers(void 
 			       beyond = {.name = (char[]){"b"}, .size = 16384, .has_size = true, .role = 2, .has_role = true},
 			       unsized_ = {.name = (char[]){"c"}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -247,7 +247,7 @@ static void a_link_with_the_host_has_the_hosts_shape_and_a_name_of_its_slot(void
 			       wrong_size = {.host = true, .size = 12345, .has_size = true}, of_none = {.name = (char[]){"x"}, .size = 65536, .has_size = true},
 			       both[] = {{.host = true}, {.host = true}, {.host = true}};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 
@@ -279,7 +279,7 @@ static void slots_memory_and_interrupts_of_links_end(void **state)
 		"\"interrupts\":{\"controller\":\"gicv3\",\"base\":\"0x8000000\",\"virtual\":[{\"spi\":100}]},\"links\":{\"memory\":\"shared\"}}";
 	struct spec_link wish = {.size = 16384, .has_size = true};
 	struct platform p;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal refusal;
 	struct phi_error e;
 	char name[8];

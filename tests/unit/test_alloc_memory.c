@@ -19,7 +19,7 @@ static void a_range_is_the_best_fit_of_lowest_address(void **state)
 				hold(v, "p", 0x7ffff000 + (uint64_t)i * PAGE, PAGE, UINT64_MAX, "x");
 		for (unsigned n = 1; n <= 11; n++) {
 			struct wish w = {0};
-			struct alloc_grant g;
+			_clean_grant_ struct alloc_grant g = {0};
 			struct alloc_refusal why;
 			struct phi_error e = {0};
 			int best = -1, best_hole = 99, r;
@@ -69,7 +69,7 @@ static void two_mib_and_more_begin_at_two_mib_and_less_at_a_page(void **state)
 	for (size_t i = 0; i < PHI_COUNT(sizes); i++) {
 		struct alloc_view *v = alloc_view_new(&p);
 		struct wish w = {0};
-		struct alloc_grant g;
+		_clean_grant_ struct alloc_grant g = {0};
 		struct alloc_refusal why;
 		struct phi_error e;
 
@@ -81,7 +81,7 @@ static void two_mib_and_more_begin_at_two_mib_and_less_at_a_page(void **state)
 	/* 8 MiB from 0x10001000 hold three aligned regions of 2 MiB, no fourth. */
 	struct alloc_view *v = alloc_view_new(&p);
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -107,7 +107,7 @@ static void ranges_overlap_only_with_disjoint_colours(void **state)
 			for (int at = 0; at < 2; at++) {
 				struct alloc_view *v = alloc_view_new(&p);
 				struct wish w = {0};
-				struct alloc_grant g;
+				_clean_grant_ struct alloc_grant g = {0};
 				struct alloc_refusal why;
 				struct phi_error e = {0};
 				int r;
@@ -140,7 +140,7 @@ static void an_address_is_obeyed_or_refused_with_its_holder(void **state)
 	for (uint64_t at = 0x3ffff000; at <= 0x40005000; at += PAGE)
 		for (uint64_t n = 1; n <= 3; n++) {
 			struct wish w = {0};
-			struct alloc_grant g = {0};
+			_clean_grant_ struct alloc_grant g = {0};
 			struct alloc_refusal why;
 			struct phi_error e = {0};
 			bool inside = at >= 0x40000000, meets = at < 0x40004000 && at + n * PAGE > 0x40002000;
@@ -184,7 +184,7 @@ static void an_address_is_obeyed_or_refused_with_its_holder(void **state)
 	};
 	for (size_t i = 0; i < PHI_COUNT(rows); i++) {
 		struct wish w = {0};
-		struct alloc_grant g;
+		_clean_grant_ struct alloc_grant g = {0};
 		struct alloc_refusal why;
 		struct phi_error e = {0};
 
@@ -200,7 +200,7 @@ static void regions_of_one_request_never_overlap(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -247,7 +247,7 @@ static void the_hole_of_a_region_ends_where_another_of_the_request_begins(void *
 		{UINT64_MAX, 0, NULL, 0x10001000},
 	};
 	struct alloc_view *v = *state;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -278,7 +278,7 @@ static void what_is_free_is_the_most_of_one_pool_that_the_wish_could_have(void *
 		{"low", "low", false, 0},      {NULL, "high", false, MIB}, {"ddr", "ddr", true, 0},
 	};
 	struct alloc_refusal why;
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct phi_error e;
 
 	(void)state;
@@ -308,7 +308,7 @@ static void an_amount_is_granted_until_the_pool_is_exhausted(void **state)
 	struct alloc_view *v = *state;
 	const struct platform_pool *ddr;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -336,7 +336,7 @@ static void regions_of_one_request_share_an_amount(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -351,7 +351,7 @@ static void a_refused_amount_does_not_say_that_more_is_free_than_is_wanted(void 
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -366,7 +366,7 @@ static void a_backend_that_cannot_place_gets_amounts_only(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0}, named = {0}, big = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -386,7 +386,7 @@ static void a_backend_that_cannot_place_gets_no_address_either(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -400,7 +400,7 @@ static void a_pool_that_the_host_has_not_is_an_invalid_wish(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -414,7 +414,7 @@ static void a_refusal_names_at_most_sixteen_blockers_and_writes_no_grant(void **
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant g, before;
+	_clean_grant_ struct alloc_grant g = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 	char owner[PHI_ID_MAX + 1];
@@ -425,12 +425,12 @@ static void a_refusal_names_at_most_sixteen_blockers_and_writes_no_grant(void **
 		hold(v, "low", 0x10001000 + i * PAGE, PAGE, UINT64_MAX, owner);
 	wish_memory(&w, PAGE, "low");
 	wish_memory(&w, 60 * PAGE, "low");
-	memset(&g, 0x5a, sizeof(g));
-	before = g;
+	cpuset_add(&g.cpus, 9);
+	alloc_grant_add_device(&g, "kept");
 	assert_refused(alloc_fit(v, &w.spec, false, &g, &why, &e), e, PHI_NO_RESOURCES, "/spec/memory/1");
 	assert_int_equal(why.n_blockers, ALLOC_BLOCKERS_MAX);
 	assert_string_equal(why.blockers[15].owner, owner);
-	assert_memory_equal(&g, &before, sizeof(g));
+	assert_true(cpuset_has(&g.cpus, 9) && g.n_devices == 1 && g.n_memory == 0);
 }
 
 int main(void)

@@ -1,5 +1,6 @@
 /* The allocator against a naive model: an owner for each CPU, a mask for each page, a sum for each amount. */
 #include "alloc_unit.h"
+#include "grant_unit.h"
 
 #define MODEL_LOW 64
 #define MODEL_HIGH 4096
@@ -86,7 +87,7 @@ static void random_grants_and_releases_agree_with_a_naive_model(void **state)
 		size_t slot = unit_random(&seed) % HELD_MAX;
 		struct alloc_view *v;
 		struct wish w = {0};
-		struct alloc_grant g = {0};
+		_clean_grant_ struct alloc_grant g = {0};
 		struct alloc_refusal why;
 		struct phi_error e = {0};
 		bool by_amount = unit_random(&seed) % 4 == 0, can = true;
@@ -99,6 +100,7 @@ static void random_grants_and_releases_agree_with_a_naive_model(void **state)
 			for (int c = 0; c < 8; c++)
 				if (m.cpu[c] == (int)slot + 1)
 					m.cpu[c] = 0;
+			alloc_grant_done(&held[slot]);
 			used[slot] = false;
 			continue;
 		}
@@ -154,7 +156,7 @@ static void random_grants_and_releases_agree_with_a_naive_model(void **state)
 				assert_int_equal(m.cpu[c], 0);
 				m.cpu[c] = (int)slot + 1;
 			}
-			held[slot] = g;
+			alloc_grant_copy(&held[slot], &g);
 			used[slot] = true;
 		} else {
 			refused++;
@@ -172,7 +174,7 @@ static void the_same_wish_in_the_same_view_has_the_same_answer(void **state)
 {
 	struct alloc_view *v = *state;
 	struct wish w = {0};
-	struct alloc_grant a, b;
+	_clean_grant_ struct alloc_grant a = {0}, b = {0};
 	struct alloc_refusal why;
 	struct phi_error e;
 
@@ -181,7 +183,7 @@ static void the_same_wish_in_the_same_view_has_the_same_answer(void **state)
 	wish_memory(&w, 2 * MIB, NULL);
 	assert_done(alloc_fit(v, &w.spec, false, &a, &why, &e), e);
 	assert_done(alloc_fit(v, &w.spec, false, &b, &why, &e), e);
-	assert_memory_equal(&a, &b, sizeof(a));
+	assert_same_grant(&a, &b);
 }
 
 int main(void)

@@ -153,11 +153,9 @@ static void wish(struct platform *p, struct cell *c, struct jh_system *s, struct
 	*c = (struct cell){.name = "phid-7", .spec.boot.cmdline = cmdline};
 	cpuset_add(&c->grant.cpus, 2);
 	cpuset_add(&c->grant.cpus, 3);
-	c->grant.n_memory = 1;
-	c->grant.memory[0] = (struct alloc_memory){.has_base = true, .base = 0x10000000, .size = 64 * MiB};
-	c->grant.n_devices = 1;
-	strcpy(c->grant.devices[0], "u");
-	c->grant.n_links = 1;
+	*alloc_grant_add_memory(&c->grant) = (struct alloc_memory){.has_base = true, .base = 0x10000000, .size = 64 * MiB};
+	alloc_grant_add_device(&c->grant, "u");
+	alloc_grant_add_link(&c->grant);
 	c->grant.has_virtual = true;
 	c->grant.virtual_spi = 100;
 	*s = (struct jh_system){.gic_version = 3, .gicd = 0x8000000, .gicr = 0x80a0000, .mmconfig_base = 0x8e00000, .root = {.arch = JH_ARM64}};
@@ -203,6 +201,7 @@ static void a_tree_says_what_the_cell_has(void **state)
 	w.system = NULL;
 	assert_refused(jh_tree_make(&w, &fdt, &size, &e), e, PHI_INVALID, "/spec/boot/dtb");
 	free(fdt);
+	alloc_grant_done(&c.grant);
 	platform_free(&p);
 }
 
@@ -247,6 +246,7 @@ static void an_images_own_tree_gets_memory_and_command_line(void **state)
 		jh_tree_edit(&w, bad, fdt_totalsize(own), &fdt, &size, &e);
 		free(fdt);
 	}
+	alloc_grant_done(&c.grant);
 	platform_free(&p);
 }
 

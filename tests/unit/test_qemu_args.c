@@ -7,14 +7,18 @@
 
 static const struct qemu_fds no_fds = {.kernel = -1, .initrd = -1, .watch = -1};
 
+static void drop(struct cell *c)
+{
+	alloc_grant_done(&c->grant);
+}
+
 static struct cell cell_of(unsigned cpus, uint64_t memory)
 {
 	struct cell c = {.row = 7, .name = "phid-7"};
 
 	for (unsigned i = 0; i < cpus; i++)
 		cpuset_add(&c.grant.cpus, 2 * i + 1);
-	c.grant.n_memory = 1;
-	c.grant.memory[0].size = memory;
+	alloc_grant_add_memory(&c.grant)->size = memory;
 	return c;
 }
 
@@ -41,7 +45,7 @@ static void the_machine_is_what_the_spec_says_else_q35_for_an_initrd_else_microv
 	(void)state;
 	for (int machine = 0; machine < 3; machine++)
 		for (int initrd = 0; initrd < 2; initrd++) {
-			struct cell c = cell_of(1, 64 << 20);
+			_clean_(drop) struct cell c = cell_of(1, 64 << 20);
 			struct qemu_args a;
 			const char *want = machine == MACHINE_MICROVM ? "microvm" : machine == MACHINE_Q35 || initrd ? "q35" : "microvm";
 
@@ -70,14 +74,14 @@ static void what_was_granted_is_what_qemu_is_given(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < PHI_COUNT(rows); i++) {
-		struct cell c = cell_of(rows[i].cpus, 0);
+		_clean_(drop) struct cell c = cell_of(rows[i].cpus, 0);
 		struct qemu_args a;
 
 		/* What was asked for does not count. */
 		c.spec.cpus.count = 99;
-		c.grant.n_memory = 3;
-		for (int k = 0; k < 3; k++)
-			c.grant.memory[k].size = rows[i].sizes[k];
+		c.grant.memory[0].size = rows[i].sizes[0];
+		for (int k = 1; k < 3; k++)
+			alloc_grant_add_memory(&c.grant)->size = rows[i].sizes[k];
 		qemu_args_make(&a, "/usr/bin/qemu", &c, "tcg", &no_fds);
 		assert_string_equal(value_of(&a, "-smp", 0), rows[i].smp);
 		assert_string_equal(value_of(&a, "-m", 0), rows[i].m);
@@ -92,7 +96,7 @@ static void the_accelerator_decides_the_cpu_model(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
-		struct cell c = cell_of(1, 4096);
+		_clean_(drop) struct cell c = cell_of(1, 4096);
 		struct qemu_args a;
 
 		qemu_args_make(&a, "/usr/bin/qemu", &c, rows[i][0], &no_fds);
@@ -106,7 +110,7 @@ static void images_and_channels_are_descriptors_and_never_paths(void **state)
 {
 	(void)state;
 	for (int mask = 0; mask < 8; mask++) {
-		struct cell c = cell_of(1, 4096);
+		_clean_(drop) struct cell c = cell_of(1, 4096);
 		struct qemu_args a;
 		struct qemu_fds fds = {mask & 1 ? 6 : -1, mask & 2 ? 7 : -1, mask & 4 ? 8 : -1};
 		char text[40];
@@ -137,7 +141,7 @@ static void images_and_channels_are_descriptors_and_never_paths(void **state)
 static void qemu_begins_stopped_confined_and_with_nothing_that_was_not_asked_for(void **state)
 {
 	static const char *const words[] = {"-nodefaults", "-no-user-config", "-S", "-no-reboot", "-sandbox", "-display"};
-	struct cell c = cell_of(1, 4096);
+	_clean_(drop) struct cell c = cell_of(1, 4096);
 	struct qemu_args a;
 
 	(void)state;
@@ -164,7 +168,7 @@ static void no_string_of_the_spec_can_become_another_option(void **state)
 {
 	static const char *const evil[] = {"-device",	   "x -device y", "a,b=c",  "-append",	"\n-S", "%s%n%d", "",	    "a\"b'c;$(d)`e`",
 					   "--", "-kernel /etc/shadow", ",readonly=on,file=/etc/shadow", "\xc3\xa9"};
-	struct cell plain = cell_of(2, 64 << 20);
+	_clean_(drop) struct cell plain = cell_of(2, 64 << 20);
 	struct qemu_args want;
 	const struct qemu_fds fds = {6, 7, 8};
 

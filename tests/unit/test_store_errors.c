@@ -109,7 +109,7 @@ static int vector(struct store *s, struct phi_error *e)
 
 static int grant_all(struct store *s, struct phi_error *e)
 {
-	struct alloc_grant g = all_of(2);
+	_clean_grant_ struct alloc_grant g = all_of(2);
 
 	snprintf(g.links[0].name, sizeof(g.links[0].name), "new");
 	g.links[0].alone = true;
@@ -120,7 +120,7 @@ static int grant_all(struct store *s, struct phi_error *e)
 
 static int grant_read(struct store *s, struct phi_error *e)
 {
-	struct alloc_grant g;
+	_clean_grant_ struct alloc_grant g = {0};
 
 	return store_grant_read(s, STORE_WRITE, one, &g, e);
 }
@@ -329,7 +329,7 @@ static void a_batch_of_which_a_word_is_refused_is_no_batch(void **state)
 static void what_is_kept_goes_where_the_database_does_not_tell_its_owner(void **state)
 {
 	struct box *b = *state;
-	struct alloc_grant none = {0};
+	_clean_grant_ struct alloc_grant none = {0};
 	struct alloc_view *v;
 	struct phi_error e;
 

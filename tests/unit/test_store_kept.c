@@ -66,7 +66,7 @@ static void grants_and_releases_are_carried_on(void **state)
 	begin(b);
 	assert_ptr_equal(look(b, &p), first); /* over transactions */
 	/* What cannot be carried on is read: units of the platform, and what is quarantined. */
-	snprintf(uart.devices[uart.n_devices++], PHI_NAME_MAX + 1, "uart0");
+	alloc_grant_add_device(&uart, "uart0");
 	assert_done(grant(b, rows[3], uart, &e), e);
 	assert_string_equal(look(b, &p)->devices[0].owner, "d");
 	assert_done(store_grant_release(b->s, rows[3], &e), e);

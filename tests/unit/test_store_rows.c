@@ -108,7 +108,7 @@ static void a_batch_that_is_rolled_back_leaves_nothing_and_the_next_one_goes_on(
 static void the_vector_is_who_owns_what_and_its_generation_counts_changes(void **state)
 {
 	struct box *b = *state;
-	struct alloc_grant g = grant_of(0x8000000000000005, "ram", 0x10000, 4096, UINT64_C(1) << 63), back;
+	_clean_grant_ struct alloc_grant g = grant_of(0x8000000000000005, "ram", 0x10000, 4096, UINT64_C(1) << 63), back = {0};
 	struct platform p = {0};
 	struct alloc_view *v;
 	struct phi_error e;
@@ -119,8 +119,7 @@ static void the_vector_is_who_owns_what_and_its_generation_counts_changes(void *
 	pools(b);
 	row = insert(b, "one");
 	before = store_generation(b->s, STORE_WRITE);
-	g.n_memory = 2;
-	g.memory[1] = (struct alloc_memory){.pool = "ddr", .size = 8192, .colors = UINT64_MAX};
+	*alloc_grant_add_memory(&g) = (struct alloc_memory){.pool = "ddr", .size = 8192, .colors = UINT64_MAX};
 	assert_done(store_grant_insert(b->s, row, &g, &e), e);
 	assert_true(store_generation(b->s, STORE_WRITE) > before);
 	assert_done(store_observed_insert(b->s, "jailhouse", "linux", NULL, "7-8", false, &e), e);

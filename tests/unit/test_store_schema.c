@@ -52,9 +52,9 @@ static void overlapping_ranges_are_refused_unless_their_colours_are_disjoint(voi
 				store_rollback_to(b->s);
 			}
 	/* Two regions of one container neither. */
-	struct alloc_grant both = grant_of(0, "ram", 0x20000, 0x2000, UINT64_MAX);
+	_clean_grant_ struct alloc_grant both = grant_of(0, "ram", 0x20000, 0x2000, UINT64_MAX);
 
-	both.n_memory = 2;
+	alloc_grant_add_memory(&both);
 	both.memory[1] = both.memory[0];
 	both.memory[1].base = 0x21000;
 	assert_refused(store_grant_insert(b->s, two, &both, &e), e, PHI_INTERNAL, "");
@@ -204,11 +204,14 @@ static void two_containers_share_neither_id_nor_incarnation_and_a_row_is_never_u
 static void a_device_has_one_owner_and_goes_with_its_container(void **state)
 {
 	struct box *b = *state;
-	struct alloc_grant g = {.n_devices = 2, .devices = {"uart1", "can0"}}, again = {.n_devices = 1, .devices = {"can0"}}, read;
+	_clean_grant_ struct alloc_grant g = {0}, again = {0}, read = {0};
 	struct container c = {0};
 	struct phi_error e;
 	int64_t one, two;
 
+	alloc_grant_add_device(&g, "uart1");
+	alloc_grant_add_device(&g, "can0");
+	alloc_grant_add_device(&again, "can0");
 	reopen(b);
 	begin(b);
 	one = insert(b, "one");

@@ -4,17 +4,17 @@
 static void what_was_granted_is_read_back_and_seen_in_the_vector(void **state)
 {
 	struct box *b = *state;
-	struct alloc_grant g = all_of(0), h = all_of(1), back;
+	_clean_grant_ struct alloc_grant g = all_of(0), h = all_of(1), back = {0};
 	struct alloc_view *v = alloc_view_new(&platform);
 	struct phi_error e;
 
 	furnish(b);
 	assert_done(store_grant_read(b->s, STORE_READ, two, &back, &e), e);
-	assert_memory_equal(&back, &h, sizeof(h));
+	assert_same_grant(&back, &h);
 	assert_done(store_grant_read(b->s, STORE_READ, one, &back, &e), e);
 	assert_true(!back.links[0].alone && !back.links[1].alone); /* another has joined */
 	back.links[0].alone = back.links[1].alone = true;
-	assert_memory_equal(&back, &g, sizeof(g));
+	assert_same_grant(&back, &g);
 	assert_done(store_grant_read(b->s, STORE_READ, stopped, &back, &e), e);
 	assert_true(back.n_memory == 0 && back.n_links == 0 && !back.has_virtual);
 
@@ -44,7 +44,7 @@ static void a_quarantine_holds_all_of_one_and_none_of_the_other_and_ends_by_rele
 {
 	struct box *b = *state;
 	struct alloc_view *v = alloc_view_new(&platform);
-	struct alloc_grant back;
+	_clean_grant_ struct alloc_grant back = {0};
 	char ids[32] = "";
 	struct phi_error e;
 
@@ -111,7 +111,7 @@ static void more_in_the_database_than_a_struct_has_room_for_is_cut(void **state)
 {
 	struct box *b = *state;
 	struct alloc_view *v = alloc_view_new(&platform);
-	struct alloc_grant back;
+	_clean_grant_ struct alloc_grant back = {0};
 	struct phi_error e;
 
 	furnish(b);
@@ -148,17 +148,15 @@ static void the_vector_in_memory_goes_with_a_unit_that_is_given_or_released(void
 
 	furnish(b);
 	for (int kind = 0; kind < 4; kind++) {
-		struct alloc_grant all = all_of(1), g = {.cpus = all.cpus};
+		_clean_grant_ struct alloc_grant all = all_of(1), g = {.cpus = all.cpus};
 
 		if (kind == 0) {
-			memcpy(g.links, all.links, sizeof(g.links));
-			g.n_links = all.n_links;
+			for (size_t i = 0; i < all.n_links; i++)
+				*alloc_grant_add_link(&g) = all.links[i];
 		} else if (kind == 1) {
-			memcpy(g.devices, all.devices, sizeof(g.devices));
-			g.n_devices = all.n_devices;
+			alloc_grant_add_device(&g, all.devices[0]);
 		} else if (kind == 2) {
-			memcpy(g.remote, all.remote, sizeof(g.remote));
-			g.n_remote = all.n_remote;
+			alloc_grant_add_remote(&g, all.remote[0]);
 		} else {
 			g.has_virtual = true;
 			g.virtual_spi = all.virtual_spi;
