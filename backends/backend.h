@@ -80,7 +80,7 @@ struct cell {
 	/* The daemon's side; backends leave these alone. */
 	struct keeper *keeper;
 	struct operation *op;
-	struct cell *next;
+	struct cell *next, *next_named;
 	struct loop_source *watch;
 	struct loop_source *escalation;
 	char *end_text;

@@ -34,6 +34,40 @@ const struct backend *backend_find(const struct phid *p, const char *name)
 	return NULL;
 }
 
+size_t incarnation_bucket(const char *incarnation)
+{
+	uint32_t hash = 2166136261; /* FNV-1a */
+
+	for (; *incarnation != '\0'; incarnation++)
+		hash = (hash ^ (uint8_t)*incarnation) * 16777619;
+	return hash % INCARNATION_BUCKETS;
+}
+
+static void name(struct phid *p, struct cell *c, const char *id, const char *incarnation)
+{
+	struct cell **first = &p->named[incarnation_bucket(incarnation)];
+
+	snprintf(c->id, sizeof(c->id), "%s", id);
+	snprintf(c->incarnation, sizeof(c->incarnation), "%s", incarnation);
+	c->next_named = *first;
+	*first = c;
+}
+
+static void unname(struct phid *p, struct cell *c)
+{
+	struct cell **at = &p->named[incarnation_bucket(c->incarnation)];
+
+	while (*at != c)
+		at = &(*at)->next_named;
+	*at = c->next_named;
+}
+
+void cell_rename(struct phid *p, struct cell *c, const char *id, const char *incarnation)
+{
+	unname(p, c);
+	name(p, c, id, incarnation);
+}
+
 struct cell *cell_new(struct phid *p, const struct container *row, struct spec *spec)
 {
 	_clean_json_ struct json *cell = NULL;
@@ -45,8 +79,7 @@ struct cell *cell_new(struct phid *p, const struct container *row, struct spec *
 	c->spec = *spec;
 	*spec = (struct spec){0};
 	c->console = -1;
-	snprintf(c->id, sizeof(c->id), "%s", row->id);
-	snprintf(c->incarnation, sizeof(c->incarnation), "%s", row->incarnation);
+	name(p, c, row->id, row->incarnation);
 	snprintf(c->name, sizeof(c->name), CELL_NAME, (long long)row->row);
 	c->backend = backend_find(p, row->backend);
 	c->owner_uid = row->owner_uid;
@@ -70,6 +103,7 @@ void cell_free(struct phid *p, struct cell *c)
 	while (*at != c)
 		at = &(*at)->next;
 	*at = c->next;
+	unname(p, c);
 	c->backend->forget(c);
 	for (size_t i = 0; i < c->n_images; i++) {
 		phi_close(&c->images[i].fd);
@@ -95,11 +129,11 @@ struct cell *cell_of_row(struct phid *p, int64_t row)
 
 struct cell *cell_of_incarnation(struct phid *p, const char *incarnation)
 {
-	for (size_t i = 0; i < BUCKETS; i++)
-		for (struct cell *c = p->cells[i]; c != NULL; c = c->next)
-			if (strcmp(c->incarnation, incarnation) == 0)
-				return c;
-	return NULL;
+	struct cell *c = p->named[incarnation_bucket(incarnation)];
+
+	while (c != NULL && strcmp(c->incarnation, incarnation) != 0)
+		c = c->next_named;
+	return c;
 }
 
 struct cell *cell_by_name(const char *name)

@@ -127,8 +127,7 @@ void claim_done(struct call *c)
 	if (cell == NULL)
 		return; /* the guest ended in this very turn */
 	log_info(c->id, "claims the cell of %s, whose keeper is lost", cell->id);
-	snprintf(cell->id, sizeof(cell->id), "%s", c->id);
-	snprintf(cell->incarnation, sizeof(cell->incarnation), "%s", c->incarnation);
+	cell_rename(c->p, cell, c->id, c->incarnation);
 	cell->external_keeper = c->external_keeper;
 	cell->claimed = true;
 	if (keeper_claim(c->p, cell)) /* else it gets the console when it comes */

@@ -9,14 +9,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 
 #define CONNECTIONS_MAX 4096
@@ -27,7 +28,8 @@ extern char **environ;
 
 struct keeper {
 	struct keepers *all;
-	struct keeper *next;
+	struct keeper *next, **at; /* in the list of all; what points to it */
+	struct keeper *next_named;
 	int fd;
 	struct loop_source *source, *unclaimed;
 	struct peer peer;
@@ -42,17 +44,27 @@ struct keepers {
 	struct phid *p;
 	int fd;
 	struct loop_source *source;
-	struct keeper *first;
+	struct keeper *first;			   /* the youngest */
+	struct keeper *named[INCARNATION_BUCKETS]; /* those that have greeted, by incarnation */
 	unsigned n;
 };
 
+static struct keeper **bucket(struct keepers *all, const char *incarnation)
+{
+	return &all->named[incarnation_bucket(incarnation)];
+}
+
 static void keeper_free(struct keeper *k)
 {
-	struct keeper **at = &k->all->first;
+	struct keeper **at = bucket(k->all, k->hello.incarnation);
 
-	while (*at != k)
-		at = &(*at)->next;
-	*at = k->next;
+	while (k->greeted && *at != k)
+		at = &(*at)->next_named;
+	if (k->greeted)
+		*at = k->next_named;
+	*k->at = k->next;
+	if (k->next != NULL)
+		k->next->at = k->at;
 	k->all->n--;
 	loop_source_free(k->source);
 	loop_source_free(k->unclaimed);
@@ -177,11 +189,11 @@ unsigned keepers_lost(const struct keepers *all)
 /* One that waits for its container to be asked for. */
 static struct keeper *find_waiting(struct keepers *all, const char *incarnation, bool undone)
 {
-	struct keeper *k = all->first;
+	struct keeper *k = *bucket(all, incarnation);
 
-	while (k != NULL && !(k->greeted && k->cell == NULL && k->hello.cell == KEEPER_CELL_NONE && k->undone == undone &&
+	while (k != NULL && !(k->cell == NULL && k->hello.cell == KEEPER_CELL_NONE && k->undone == undone &&
 			      strcmp(k->hello.incarnation, incarnation) == 0))
-		k = k->next;
+		k = k->next_named;
 	return k;
 }
 
@@ -237,6 +249,8 @@ static void on_hello(struct keeper *k, const char *buf, size_t n)
 		return;
 	memcpy(&k->hello, buf, n < sizeof(k->hello) ? n : sizeof(k->hello));
 	k->hello.incarnation[PHI_UUID_LEN] = '\0';
+	k->next_named = *bucket(k->all, k->hello.incarnation);
+	*bucket(k->all, k->hello.incarnation) = k;
 	k->greeted = true;
 	c = cell_of_incarnation(k->all->p, k->hello.incarnation);
 	if (c != NULL)
@@ -380,6 +394,9 @@ static void on_accept(void *ud, uint32_t revents)
 		k->fd = fd;
 		k->peer = peer;
 		k->next = all->first;
+		k->at = &all->first;
+		if (k->next != NULL)
+			k->next->at = &k->next;
 		all->first = k;
 		all->n++;
 		k->source = loop_io(all->p->loop, "keeper", fd, EPOLLIN, on_readable, k);
@@ -452,36 +469,51 @@ bool keeper_holders_read(const struct phid *p, int64_t row, struct keeper_holder
 	return true;
 }
 
+struct start {
+	const char *program;
+	char *const *argv;
+	int err; /* answer */
+};
+
+/* In a process that has phid's memory and, until the first call, its descriptors: a table of thousands is neither copied nor closed one
+ * by one. Nothing but system calls; phid's thread waits meanwhile. */
+__attribute__((no_sanitize("address", "undefined", "thread"))) static int start_child(void *ud)
+{
+	struct start *s = ud;
+	uint64_t none = 0;
+	long null;
+
+	if (syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) == 0) {
+		null = syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
+		for (int fd = 0; fd < 3; fd++)
+			if (null != fd && syscall(SYS_dup3, null, fd, 0) < 0)
+				goto out;
+		if (null > 2)
+			syscall(SYS_close, null);
+		syscall(SYS_setsid);
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
+		syscall(SYS_execve, s->program, s->argv, environ);
+	}
+out:
+	s->err = errno;
+	_exit(127);
+}
+
 int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e)
 {
+	static char stack[16384] __attribute__((aligned(16)));
 	char socket[PHI_PATH_MAX];
 	const char *slash = strrchr(p->config.socket, '/');
 	char *argv[] = {p->config.keeper,  (char[]){"--socket"}, socket, (char[]){"--incarnation"},
 			(char *)(uintptr_t)c->incarnation, NULL};
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t set;
-	pid_t pid;
-	int r;
+	struct start s = {p->config.keeper, argv, 0};
 
 	snprintf(socket, sizeof(socket), "%.*s/" KEEPER_SOCKET_NAME, (int)(slash - p->config.socket), p->config.socket);
 	if (unit_wanted())
 		return unit_start(p, c, argv, e);
-	posix_spawn_file_actions_init(&actions);
-	for (int fd = 0; fd < 3; fd++)
-		posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
-	posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	sigemptyset(&set);
-	posix_spawnattr_setsigmask(&attr, &set);
-	sigaddset(&set, SIGCHLD); /* which phid ignores, so that ended keepers are reaped by the kernel */
-	sigaddset(&set, SIGPIPE);
-	posix_spawnattr_setsigdefault(&attr, &set);
-	r = posix_spawn(&pid, p->config.keeper, &actions, &attr, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attr);
-	if (r != 0)
-		return phi_error_set(e, PHI_INTERNAL, r, "", "%s cannot be started: %s", p->config.keeper, strerror(r));
+	if (clone(start_child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &s) < 0)
+		s.err = errno;
+	if (s.err != 0)
+		return phi_error_set(e, PHI_INTERNAL, s.err, "", "%s cannot be started: %s", p->config.keeper, strerror(s.err));
 	return 0;
 }

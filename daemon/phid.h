@@ -26,6 +26,9 @@ struct config {
 	bool check_only, discover;
 };
 
+#define INCARNATION_BUCKETS 1024
+size_t incarnation_bucket(const char *incarnation);
+
 struct phid {
 	struct config config;
 	struct platform platform;
@@ -38,6 +41,7 @@ struct phid {
 	const struct backend *backends[8];
 	size_t n_backends;
 	struct cell *cells[1024]; /* by row, chained */
+	struct cell *named[INCARNATION_BUCKETS]; /* the same ones, by incarnation */
 	char boot_id[PHI_UUID_LEN + 1];
 	const char *store_note;
 	uint64_t next_token;
@@ -63,6 +67,8 @@ struct json *host_to_json(const struct phid *p, const struct check_facts *facts)
 /* Of a container of an enabled backend; its spec is taken over. */
 struct cell *cell_new(struct phid *p, const struct container *row, struct spec *spec);
 void cell_free(struct phid *p, struct cell *c);
+/* It is another container's from now on. */
+void cell_rename(struct phid *p, struct cell *c, const char *id, const char *incarnation);
 struct cell *cell_of_row(struct phid *p, int64_t row);
 /* The row of a cell that phid named; 0: its name is not one of phid's. */
 #define CELL_NAME "phid-%lld"
