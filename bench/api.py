@@ -20,7 +20,7 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
 from measure import goal, percentile, write  # noqa: E402
-from phidtest.daemon import Phid, build_dir  # noqa: E402
+from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 
 LOAD, HELLO = str(build_dir() / "bench/load"), str(build_dir() / "bench/hello")
 CPUS = 4096
@@ -265,7 +265,7 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("parts", nargs="*", default=["creates", "reads", "growth", "rest"])
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d:
+    with tempfile.TemporaryDirectory(prefix="phid-bench-", dir=TMP) as d:
         tmp = pathlib.Path(d)
         parts = {"creates": lambda: creates(args.rounds, tmp), "reads": lambda: reads(args.rounds, tmp),
                  "growth": lambda: growth(args.rounds, args.most), "rest": rest}

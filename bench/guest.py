@@ -14,7 +14,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
 from bundles import guest_bundle  # noqa: E402
 from measure import goal, percentile, table, write  # noqa: E402
-from phidtest.daemon import Phid, build_dir  # noqa: E402
+from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 
 DROPPED = {"-S": 0, "-name": 1, "-chardev": 1, "-serial": 1, "-mon": 1, "-kernel": 1}
 
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--json")
     args = parser.parse_args()
     runphi, elf = str(build_dir() / "client/runphi"), str(build_dir() / "samples/guest/guest.elf")
-    with Phid(backends=("qemu",)) as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d:
+    with Phid(backends=("qemu",)) as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir=TMP) as d:
         bundle = str(guest_bundle(pathlib.Path(d)))
         env = {"PATH": os.environ["PATH"], "PHID_SOCKET": str(phid.socket), "RUNPHI_STATE_DIR": f"{d}/markers"}
         call = [runphi, "--root", f"{d}/root"]

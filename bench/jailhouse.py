@@ -16,7 +16,7 @@ import time
 SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
 from measure import once, table, write  # noqa: E402
-from phidtest.daemon import Phid, build_dir  # noqa: E402
+from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 from phidtest.jailhouse import CREATE, Jailhouse  # noqa: E402
 
 # As many bytes as a cell of one region, a communication region and an irqchip, as a C file: what gcc and objcopy are given.
@@ -64,10 +64,10 @@ def main():
     args = parser.parse_args()
     env = {"PATH": "/usr/bin:/bin"}
     times = {"gcc -c and objcopy": [], "from the API call to the ioctl": []}
-    hypervisor = Timed(tempfile.mkdtemp(prefix="phid-jh-", dir="/tmp"))
+    hypervisor = Timed(tempfile.mkdtemp(prefix="phid-jh-", dir=TMP))
     platform = {"format": "phid-platform/1", "cpus": {"ids": "0-7", "host": "0"},
                 "memory": [{"name": "ddr", "kind": "carveout", "base": "0x70000000", "size": "16M"}], "backends": {"jailhouse": hypervisor.platform()}}
-    with tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d, Phid(backends=("jailhouse",), platform=platform) as phid:
+    with tempfile.TemporaryDirectory(prefix="phid-bench-", dir=TMP) as d, Phid(backends=("jailhouse",), platform=platform) as phid:
         (phid.dir / "inmate").write_bytes(b"x" * 4096)
         client, api = phid.client(), socket.socket(socket.AF_UNIX)
         api.connect(str(phid.dir / "s"))

@@ -17,7 +17,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
 from bundles import cell_bundle, guest_bundle, ordinary_bundle  # noqa: E402
 from measure import goal, once, percentile, table, write  # noqa: E402
-from phidtest.daemon import PLATFORM, Phid, build_dir  # noqa: E402
+from phidtest.daemon import PLATFORM, TMP, Phid, build_dir  # noqa: E402
 
 
 def life(runtime, root, bundle, env):
@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--json")
     args = parser.parse_args()
     runphi = str(build_dir() / "client/runphi")
-    with Phid(backends=("sim", "qemu"), platform=PLATFORM) as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d:
+    with Phid(backends=("sim", "qemu"), platform=PLATFORM) as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir=TMP) as d:
         dir = pathlib.Path(d)
         env = {"PATH": os.environ["PATH"], "PHID_SOCKET": str(phid.socket), "RUNPHI_STATE_DIR": f"{dir}/markers"}
         true = ordinary_bundle(dir, "true")

@@ -17,7 +17,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(SOURCE / "tests"), str(SOURCE / "bench")]
 from bundles import cell_bundle, ordinary_bundle  # noqa: E402
 from measure import peak_kib, side_by_side, table, write  # noqa: E402
-from phidtest.daemon import Phid, build_dir  # noqa: E402
+from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     args = parser.parse_args()
     runphi, runc, crun = str(build_dir() / "client/runphi"), shutil.which("runc"), shutil.which("crun")
     rows = {}
-    with Phid() as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir="/tmp") as d:
+    with Phid() as phid, tempfile.TemporaryDirectory(prefix="phid-bench-", dir=TMP) as d:
         dir = pathlib.Path(d)
         env = {"PATH": os.environ["PATH"], "PHID_SOCKET": str(phid.socket), "RUNPHI_STATE_DIR": f"{dir}/markers", "RUNPHI_RUNTIME": runc}
         root = ["--root", f"{dir}/root"]

@@ -31,6 +31,8 @@ PLATFORM = {
     ],
 }
 
+TMP = os.environ.get("PHID_TEST_DIR", "/tmp")  # where each phid has its files
+
 
 def build_dir():
     """PHID_BUILD, else build-san below the sources, else the sources."""
@@ -129,7 +131,7 @@ class Phid:
         become_subreaper()
         self.backends, self.platform, self.args = backends, platform, list(args)
         self.build = build_dir()
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="phid-", dir="/tmp"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="phid-", dir=TMP))
         os.chmod(self.dir, 0o755)  # another user reaches the socket
         self.socket, self.state, self.runtime = self.dir / "s", self.dir / "state", self.dir / "run"
         self.mark = f"PHIDTEST={self.dir}"
