@@ -119,6 +119,7 @@ struct platform {
 
 extern const struct field_table platform_table;
 
+/* *p is all zeros. */
 int platform_read(const char *text, size_t len, struct platform *p, struct phi_error *e);
 /* Rules between members; call again after gaps were filled from the running host. */
 int platform_check(const struct platform *p, struct phi_error *e);

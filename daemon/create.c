@@ -58,17 +58,55 @@ static void set_offline(struct alloc_view *v, const char *root, bool offline)
 	}
 }
 
+#define MISSING "host:missing"
+
+/* Nor is memory that Linux does not have: pools without addresses may say more than there is, since the host was changed, or from the
+ * beginning. */
+static void hold_missing(struct alloc_view *v, const char *root)
+{
+	const struct platform_pool *pools = v->platform->memory.items;
+	uint64_t have = host_memory(root), missing = 0;
+
+	for (size_t i = 0; i < v->platform->memory.n; i++)
+		missing += pools[i].has_base ? 0 : pools[i].size;
+	missing = have > 0 && missing > have ? missing - have : 0;
+	for (size_t i = v->platform->memory.n; missing > 0 && i-- > 0;) {
+		uint64_t unowned = alloc_pool_free(v, &pools[i]);
+		struct alloc_range r = {.size = unowned < missing ? unowned : missing, .colors = UINT64_MAX, .owner = MISSING};
+
+		if (pools[i].has_base || r.size == 0)
+			continue;
+		snprintf(r.pool, sizeof(r.pool), "%s", pools[i].name);
+		alloc_view_add(v, &r);
+		missing -= r.size;
+	}
+}
+
+static void release_missing(struct alloc_view *v)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (strcmp(v->ranges[i].owner, MISSING) != 0)
+			v->ranges[kept++] = v->ranges[i];
+	v->n_ranges = kept;
+}
+
 /* v is as before after it. */
 static int fit(struct call *c, struct alloc_view *v, const struct backend *b, struct alloc_grant *g, struct phi_error *e)
 {
 	bool is_process = b->can & CELL_IS_PROCESS;
 	int r;
 
-	if (is_process)
+	if (is_process) {
 		set_offline(v, c->p->config.host_root, true);
+		hold_missing(v, c->p->config.host_root);
+	}
 	r = alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
-	if (is_process)
+	if (is_process) {
 		set_offline(v, c->p->config.host_root, false);
+		release_missing(v);
+	}
 	return r;
 }
 

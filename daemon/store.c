@@ -152,11 +152,18 @@ void store_now(char ret[32])
 
 /* ---- opening ---- */
 
+static bool sync_file(const char *path)
+{
+	_clean_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	return fd >= 0 && fsync(fd) == 0;
+}
+
 /* As it was before a newer phid changed it, for one who wants to go back. */
 static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_error *e)
 {
+	_clean_free_ char *dir = phi_strdup(path);
 	char copy[PHI_PATH_MAX + 64];
-	_clean_close_ int fd = -1;
 	sqlite3_stmt *st;
 	bool done;
 
@@ -171,8 +178,8 @@ static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_erro
 	sqlite3_finalize(st);
 	if (!done)
 		return -EIO;
-	fd = open(copy, O_RDONLY | O_CLOEXEC); /* SQLite does not sync it */
-	if (fd < 0 || fsync(fd) < 0)
+	*strrchr(dir, '/') = '\0';
+	if (!sync_file(copy) || !sync_file(dir)) /* SQLite does not */
 		return phi_error_set(e, PHI_STORAGE, EIO, "", "%s cannot be synced: %m", copy);
 	return 0;
 }

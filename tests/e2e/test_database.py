@@ -1,5 +1,7 @@
 """The database is damaged, foreign or newer: phid starts, no guest is touched, and what guests have is not granted again."""
 import os
+import pathlib
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -9,6 +11,7 @@ import pytest
 from conftest import eventually
 from phidtest.daemon import Phid, build_dir, kill_and_await, process_alive
 
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
 GUEST = str(build_dir() / "samples/guest/guest.elf")
 PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": "0-2", "host": "0"},
             "memory": [{"name": "host", "kind": "host", "size": "1G"}, {"name": "carve", "kind": "carveout", "base": "0x100000000", "size": "1G"}]}
@@ -157,3 +160,56 @@ def test_what_was_set_aside_can_be_looked_at(phid):
     shutil.copy(kept, copy)
     with sqlite3.connect(copy) as c:
         assert c.execute("SELECT id FROM containers").fetchall() == [("one",)]
+
+
+class Traced(Phid):
+    """phid under strace, which writes down what it makes and what it syncs."""
+
+    def argv(self):
+        return ["strace", "-D", "-f", "-y", "-qq", "-s", "40", "-o", str(self.dir / "trace"), "-e", "signal=none",
+                "-e", "trace=openat,fsync,fdatasync,sendmsg,rename,renameat,renameat2", *super().argv()]
+
+    def trace(self):
+        """[what happened]: a file of the state directory "made", the directory, the log or another file "synced", an answer sent."""
+        found = []
+        for line in (self.dir / "trace").read_text().splitlines():
+            name = re.search(rf'"{self.state}/([^"]*)"', line)
+            synced = re.search(rf"sync\(\d+<{self.state}/?([^>]*)>", line)
+            if synced and not line.endswith("= -1"):
+                found.append(("synced", synced[1]))
+            elif name and "O_CREAT" in line and ("made", name[1]) not in found:
+                found.append(("made", name[1]))
+            elif "HTTP/1.1 201" in line:
+                found.append(("answered", ""))
+        return found
+
+
+def test_a_file_has_its_name_on_the_disk_before_anybody_relies_on_it():
+    """A loss of power takes entries of a directory that was not synced since."""
+    with Traced(platform=PLATFORM, env={"ASAN_OPTIONS": "detect_leaks=0"}) as phid:  # which is at odds with a tracer
+        phid.client().put("a", SPECS["sim"]).expect(201)
+        eventually(lambda: ("answered", "") in phid.trace(), "the answer in the trace")
+        trace = phid.trace()
+        for name in ("phid.db", "phid.db-wal"):
+            made = trace.index(("made", name))
+            assert trace.index(("synced", ""), made) < trace.index(("answered", "")), trace
+
+        phid.stop()
+        db = phid.state / "phid.db"
+        with sqlite3.connect(db) as c:
+            application, = c.execute("PRAGMA application_id").fetchone()
+        for file in phid.state.glob("phid.db*"):
+            file.unlink()
+        c = sqlite3.connect(phid.dir / "old")
+        c.execute("PRAGMA journal_mode = WAL")
+        c.executescript(next((SOURCE / "schema").glob("001*")).read_text())
+        c.execute(f"PRAGMA application_id = {application}")
+        c.execute("PRAGMA user_version = 1")
+        shutil.copy(phid.dir / "old", db)  # as a phid leaves it that is killed: the log is there already, and nobody syncs its name
+        shutil.copy(phid.dir / "old-wal", f"{db}-wal")
+        c.close()
+        phid.start()
+        trace = phid.trace()
+        copied = trace.index(("made", "phid.db.schema-1"))
+        migrated = trace.index(("synced", "phid.db-wal"), copied)
+        assert ("synced", "phid.db.schema-1") in trace[copied:migrated] and ("synced", "") in trace[copied:migrated], trace

@@ -152,3 +152,41 @@ def test_a_cpu_that_is_offline_is_no_guests_of_qemu_and_comes_back(machine):
         client.delete("one").expect(204)
         # A cell of a hypervisor has CPUs that Linux has not.
         client.put("cell", {"backend": "sim", "cpus": {"set": "1"}, "memory": [{"size": 1 << 20}]}).expect(201)
+
+
+def test_memory_that_the_host_has_no_more_is_granted_to_no_guest_of_qemu(machine):
+    pools = [{"name": "first", "kind": "host", "size": "256M"}, {"name": "second", "kind": "host", "size": "64M"},
+             {"name": "ddr", "kind": "carveout", "base": "0x100000000", "size": "1G"}]
+    boot = {"kernel": str(build_dir() / "samples/guest/guest.elf"), "cmdline": "sleep 100000"}
+    with Phid(backends=("qemu", "sim"), platform={**PLATFORM, "memory": pools}, args=["--host-root", str(machine.root)]) as phid:
+        client = phid.client()
+
+        def linux_has(mib):
+            machine.file("/proc/meminfo", f"MemTotal:       {mib << 10} kB\n")
+
+        def plan(mib):
+            return client.put("two", {"backend": "qemu", "boot": boot, "memory": [{"size": mib << 20}]}, dry_run=True)
+
+        linux_has(320)
+        client.put("one", {"backend": "qemu", "boot": boot, "memory": [{"size": 128 << 20}]}).expect(201)
+        client.start("one").expect(200)
+        plan(128).expect(200)
+
+        linux_has(192)
+        assert not checks(phid)["pool-size"]["ok"]
+        refused = plan(80).expect(409, "no-resources").json
+        assert refused["free"] == {"memory": 64 << 20} and {b["owner"] for b in refused["blockers"]} == {"one", "host:missing"}
+        plan(64).expect(200)
+        vector = client.get("/v1/allocations").json["memory"]
+        assert [m["owner"] for m in vector if m.get("owner")] == ["one"]  # what is missing is nobody's
+
+        linux_has(16)  # less than runs: what runs, runs, and can be ended. A hypervisor's cell has memory that Linux has not
+        plan(1).expect(409, "no-resources")
+        assert client.container("one").json["state"] == "running"
+        client.put("cell", {"backend": "sim", "memory": [{"size": 512 << 20, "pool": "ddr"}]}).expect(201)
+        client.delete("one", force=True).expect(204)
+        plan(17).expect(409, "no-resources")
+        plan(16).expect(200)
+
+        linux_has(320)
+        plan(192).expect(200)

@@ -304,7 +304,7 @@ static void pools(struct store *s)
 {
 	static const char text[] = "{\"format\":\"phid-platform/1\",\"cpus\":{\"ids\":\"0-63\"},\"memory\":["
 				   "{\"name\":\"ddr\",\"kind\":\"carveout\",\"base\":\"0x100000\",\"size\":\"64M\"}]}";
-	struct platform p;
+	struct platform p = {0};
 	struct phi_error e = {0};
 
 	must(platform_read(text, strlen(text), &p, &e), &e);
