@@ -169,6 +169,14 @@ static void begin(struct cell *c, uint64_t token, enum doing doing, const char *
 	send_command(c, command);
 }
 
+/* Capabilities, then the vCPUs' threads: QEMU answers both when its main loop begins, so that nothing is waited for in between. */
+static void negotiate(struct cell *c, uint64_t token)
+{
+	begin(c, token, CAPABILITIES, "qmp_capabilities");
+	if (of(c)->doing == CAPABILITIES)
+		send_command(c, "query-cpus-fast");
+}
+
 /* Is it a thread of that process? The number comes from QEMU, in which a guest may have taken over. */
 static bool is_thread_of(pid_t pid, int64_t tid)
 {
@@ -236,7 +244,6 @@ static void on_answer(struct cell *c, const struct json *answer, const struct js
 	switch (qc->doing) {
 	case CAPABILITIES: /* refused where an earlier phid did it already */
 		qc->doing = THREADS;
-		send_command(c, "query-cpus-fast");
 		return;
 	case STATUS:
 		on_status(c, answer);
@@ -285,8 +292,7 @@ static void on_line(struct cell *c, const char *line, size_t n)
 	if (json_parse(line, n, &j, NULL) < 0)
 		return; /* the rest of a line that an earlier phid began to read */
 	if (json_get(j, "QMP") != NULL && qc->doing == GREETING) {
-		qc->doing = CAPABILITIES;
-		send_command(c, "qmp_capabilities");
+		negotiate(c, qc->token);
 		return;
 	}
 	if (json_get_string(j, "event") != NULL)
@@ -389,7 +395,7 @@ static void qemu_spawned(struct cell *c, int err)
 static void qemu_attach(struct cell *c, uint64_t token)
 {
 	strcpy(c->accel, q.accel);
-	begin(c, token, CAPABILITIES, "qmp_capabilities");
+	negotiate(c, token);
 }
 
 static void qemu_start(struct cell *c, uint64_t token)
