@@ -5,6 +5,7 @@
 #include "clean.h"
 #include "console_log.h"
 #include "error.h"
+#include "id.h"
 #include "jobs.h"
 #include "json.h"
 #include "keepers.h"
@@ -36,11 +37,7 @@ const struct backend *backend_find(const struct phid *p, const char *name)
 
 size_t incarnation_bucket(const char *incarnation)
 {
-	uint32_t hash = 2166136261; /* FNV-1a */
-
-	for (; *incarnation != '\0'; incarnation++)
-		hash = (hash ^ (uint8_t)*incarnation) * 16777619;
-	return hash % INCARNATION_BUCKETS;
+	return id_hash64(incarnation) % INCARNATION_BUCKETS;
 }
 
 static void name(struct phid *p, struct cell *c, const char *id, const char *incarnation)
