@@ -12,6 +12,7 @@
 #include "view.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 static const struct backend *choose_backend(struct call *c, struct phi_error *e)
@@ -58,38 +59,23 @@ static void set_offline(struct alloc_view *v, const char *root, bool offline)
 	}
 }
 
-#define MISSING "host:missing"
-
-/* Nor is memory that Linux does not have: pools without addresses may say more than there is, since the host was changed, or from the
- * beginning. */
-static void hold_missing(struct alloc_view *v, const char *root)
+/* Pools without addresses may promise more memory than Linux has, since the host was changed or from the beginning. */
+static int check_memory(struct call *c, const struct alloc_view *v, const struct alloc_grant *g, struct phi_error *e)
 {
-	const struct platform_pool *pools = v->platform->memory.items;
-	uint64_t have = host_memory(root), missing = 0;
-
-	for (size_t i = 0; i < v->platform->memory.n; i++)
-		missing += pools[i].has_base ? 0 : pools[i].size;
-	missing = have > 0 && missing > have ? missing - have : 0;
-	for (size_t i = v->platform->memory.n; missing > 0 && i-- > 0;) {
-		uint64_t unowned = alloc_pool_free(v, &pools[i]);
-		struct alloc_range r = {.size = unowned < missing ? unowned : missing, .colors = UINT64_MAX, .owner = MISSING};
-
-		if (pools[i].has_base || r.size == 0)
-			continue;
-		snprintf(r.pool, sizeof(r.pool), "%s", pools[i].name);
-		alloc_view_add(v, &r);
-		missing -= r.size;
-	}
-}
-
-static void release_missing(struct alloc_view *v)
-{
-	size_t kept = 0;
+	uint64_t have = host_memory(c->p->config.host_root), granted = 0, wanted = 0;
 
 	for (size_t i = 0; i < v->n_ranges; i++)
-		if (strcmp(v->ranges[i].owner, MISSING) != 0)
-			v->ranges[kept++] = v->ranges[i];
-	v->n_ranges = kept;
+		granted += v->ranges[i].has_base ? 0 : v->ranges[i].size;
+	for (size_t i = 0; i < g->n_memory; i++)
+		wanted += g->memory[i].has_base ? 0 : g->memory[i].size;
+	if (have == 0 || granted + wanted <= have)
+		return 0;
+	c->refusal = (struct alloc_refusal){.kind = "memory", .wanted = wanted, .available = granted < have ? have - granted : 0};
+	for (size_t i = 0; i < v->n_ranges; i++)
+		if (!v->ranges[i].has_base)
+			alloc_blocked(&c->refusal, v->ranges[i].owner, "memory %" PRIu64 " bytes", v->ranges[i].size);
+	return phi_error_set(e, PHI_NO_RESOURCES, ENOSPC, "/spec/memory",
+			     "%" PRIu64 " bytes are wanted; the pools have them, but Linux has %" PRIu64 " bytes, and guests have %" PRIu64, wanted, have, granted);
 }
 
 /* v is as before after it. */
@@ -98,16 +84,12 @@ static int fit(struct call *c, struct alloc_view *v, const struct backend *b, st
 	bool is_process = b->can & CELL_IS_PROCESS;
 	int r;
 
-	if (is_process) {
+	if (is_process)
 		set_offline(v, c->p->config.host_root, true);
-		hold_missing(v, c->p->config.host_root);
-	}
 	r = alloc_fit(v, &c->bundle.spec, !(b->can & CAN_PLACE), g, &c->refusal, e);
-	if (is_process) {
+	if (is_process)
 		set_offline(v, c->p->config.host_root, false);
-		release_missing(v);
-	}
-	return r;
+	return r == 0 && is_process ? check_memory(c, v, g, e) : r;
 }
 
 /* The container is there already: the same again, or another? */

@@ -170,6 +170,8 @@ void request_wake(struct request *r)
 
 static void answer(struct request *r, int status, const char *type, struct MHD_Response *response)
 {
+	if (response == NULL)
+		abort(); /* no memory */
 	r->response = response;
 	r->status = status;
 	if (type != NULL)

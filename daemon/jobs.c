@@ -26,7 +26,7 @@ struct jobs {
 	pthread_cond_t wake;
 	struct job *first, **last, *finished;
 	pthread_t threads[THREADS_MAX];
-	int n_threads, n_idle, fd;
+	int n_threads, n_idle, n_waiting, fd; /* n_waiting: jobs that no thread has taken */
 	bool quit;
 	struct loop_source *source;
 };
@@ -48,6 +48,7 @@ static void *worker(void *ud)
 			break;
 		job = j->first;
 		j->first = job->next;
+		j->n_waiting--;
 		if (j->first == NULL)
 			j->last = &j->first;
 		pthread_mutex_unlock(&j->lock);
@@ -117,7 +118,8 @@ void jobs_submit(struct jobs *j, void (*run)(void *ud), void (*done)(void *ud), 
 	pthread_mutex_lock(&j->lock);
 	*j->last = job;
 	j->last = &job->next;
-	if (j->n_idle == 0 && j->n_threads < THREADS_MAX &&
+	/* A thread that is woken for a job is idle until it runs. */
+	if (++j->n_waiting > j->n_idle && j->n_threads < THREADS_MAX &&
 	    pthread_create(&j->threads[j->n_threads], NULL, worker, j) == 0)
 		j->n_threads++;
 	pthread_mutex_unlock(&j->lock);

@@ -43,6 +43,11 @@ static sqlite3_stmt *begin(struct store *s, enum store_side side, struct phi_err
 	sqlite3_stmt *st;
 	size_t i = 0;
 
+	/* Else the rest of a transaction that is lost would be written, each statement as a transaction of its own. */
+	if (side == STORE_WRITE && s->begun && !store_in_transaction(s)) {
+		phi_error_set(e, PHI_STORAGE, EIO, "", "SQLite has taken the transaction back");
+		return NULL;
+	}
 	while (i < STORE_STATEMENTS_MAX && s->cache[side][i].sql != NULL && s->cache[side][i].sql != sql)
 		i++;
 	if (i == STORE_STATEMENTS_MAX)
@@ -427,12 +432,17 @@ void store_close(struct store *s)
 
 int store_begin(struct store *s, bool durable, struct phi_error *e)
 {
+	int r;
+
+	s->begun = false;
 	/* With a write-ahead log, NORMAL leaves out the sync of a COMMIT and nothing else (pragma.html#pragma_synchronous). */
 	if (durable != s->durable &&
 	    sqlite3_exec(s->db[STORE_WRITE], durable ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL", NULL, NULL, NULL) != SQLITE_OK)
 		return sql_error(s->db[STORE_WRITE], e);
 	s->durable = durable;
-	return sql_run(s, e, "BEGIN IMMEDIATE", "");
+	r = sql_run(s, e, "BEGIN IMMEDIATE", "");
+	s->begun = r == 0;
+	return r;
 }
 
 bool store_is_durable(const struct store *s)
@@ -468,6 +478,7 @@ bool store_in_transaction(const struct store *s)
 void store_rollback(struct store *s)
 {
 	store_kept_drop(s);
+	s->begun = false;
 	sqlite3_exec(s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL);
 	if (store_in_transaction(s))
 		abort();
@@ -492,6 +503,7 @@ int store_commit_result(struct store *s, struct phi_error *e)
 
 	if (read(s->done_fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		abort();
+	s->begun = false;
 	if (s->commit_rc == SQLITE_OK)
 		return 0;
 	store_kept_drop(s);

@@ -18,7 +18,8 @@ struct store {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	bool commit_asked, quit;
-	bool durable; /* the transaction that is open */
+	bool begun;   /* a transaction, which SQLite may have taken back meanwhile */
+	bool durable; /* that one */
 	int commit_rc, done_fd;
 	char commit_message[200];
 	struct alloc_view *kept; /* store_kept.c; NULL: to be read */

@@ -326,6 +326,34 @@ static void a_batch_of_which_a_word_is_refused_is_no_batch(void **state)
 	commit(b);
 }
 
+/* As it does where it has no memory, or no disk, in the middle of a statement. */
+static void what_comes_behind_a_transaction_that_sqlite_took_back_is_not_written_by_itself(void **state)
+{
+	struct box *b = *state;
+	_clean_container_ struct container c = draft("late");
+	_clean_grant_ struct alloc_grant g = all_of(2);
+	struct alloc_view *v;
+	struct phi_error e = {0};
+
+	furnish(b);
+	begin(b);
+	assert_done(store_save(b->s, &e), e);
+	insert(b, "early");
+	assert_int_equal(sqlite3_exec(b->s->db[STORE_WRITE], "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(store_generation(b->s, STORE_WRITE), 0);
+	assert_refused(store_vector(b->s, &platform, &v, &e), e, PHI_STORAGE, "");
+	assert_refused(store_container_insert(b->s, &c, &e), e, PHI_STORAGE, "");
+	assert_refused(store_grant_insert(b->s, stopped, &g, &e), e, PHI_STORAGE, "");
+	assert_refused(store_event_insert(b->s, "a.b", NULL, NULL, NULL, &e), e, PHI_STORAGE, "");
+	store_release(b->s);
+	assert_false(store_in_transaction(b->s));
+	assert_int_equal(store_containers_count(b->s, STORE_READ), 3);
+	begin(b);
+	insert(b, "late");
+	commit(b);
+	assert_int_equal(store_containers_count(b->s, STORE_WRITE), 4);
+}
+
 static void what_is_kept_goes_where_the_database_does_not_tell_its_owner(void **state)
 {
 	struct box *b = *state;
@@ -417,6 +445,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		store_test(every_call_says_that_the_database_failed_wherever_it_does),
 		store_test(a_batch_of_which_a_word_is_refused_is_no_batch),
+		store_test(what_comes_behind_a_transaction_that_sqlite_took_back_is_not_written_by_itself),
 		store_test(what_is_kept_goes_where_the_database_does_not_tell_its_owner),
 		store_test(a_number_that_cannot_be_read_is_none),
 		store_test(a_commit_that_fails_takes_its_batch_back),
