@@ -85,6 +85,7 @@ struct cell {
 	struct loop_source *escalation;
 	char *end_text;
 	struct cell_end end;
+	bool made; /* its create was committed */
 	bool ended, keeper_was_here, external_keeper, claimed;
 	uint64_t promised_until; /* loop_now_ms: a claimant's keeper is on its way */
 	pid_t keeper_pid;

@@ -101,6 +101,8 @@ void cell_free(struct phid *p, struct cell *c)
 		at = &(*at)->next;
 	*at = c->next;
 	unname(p, c);
+	if (c->grant.n_links > 0)
+		operation_links_changed(p);
 	c->backend->forget(c);
 	for (size_t i = 0; i < c->n_images; i++) {
 		phi_close(&c->images[i].fd);

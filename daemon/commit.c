@@ -302,6 +302,11 @@ static void done(void *ud, const struct phi_error *e)
 			free(c->images[i].path);
 		}
 		c->n_images = 0;
+		if (op->verb == VERB_CREATE && error.code == PHI_OK) {
+			c->made = true;
+			if (c->grant.n_links > 0)
+				operation_links_changed(p);
+		}
 		operation_free(op);
 	}
 	waiter_reply(w, status, error.code != PHI_OK ? &error : NULL, NULL);

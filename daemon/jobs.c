@@ -37,18 +37,18 @@ static void *worker(void *ud)
 	const uint64_t one = 1;
 
 	pthread_mutex_lock(&j->lock);
+	j->n_idle++;
 	for (;;) {
 		struct job *job;
 
-		j->n_idle++;
 		while (j->first == NULL && !j->quit)
 			pthread_cond_wait(&j->wake, &j->lock);
-		j->n_idle--;
 		if (j->quit)
 			break;
 		job = j->first;
 		j->first = job->next;
 		j->n_waiting--;
+		j->n_idle--;
 		if (j->first == NULL)
 			j->last = &j->first;
 		pthread_mutex_unlock(&j->lock);
@@ -56,6 +56,7 @@ static void *worker(void *ud)
 		pthread_mutex_lock(&j->lock);
 		job->next = j->finished;
 		j->finished = job;
+		j->n_idle++;			/* whoever hears of this job may count on this thread for the next */
 		pthread_mutex_unlock(&j->lock); /* nobody is woken to wait for it */
 		if (write(j->fd, &one, sizeof(one)) < 0)
 			abort();

@@ -100,7 +100,8 @@ static void on_deadline(void *ud)
 
 	loop_source_clear(&op->deadline);
 	phi_error_set(&e, PHI_DEADLINE, ETIMEDOUT, "", "%s of container %s: %s", word(op), op->cell->id,
-		      op->step == OP_KEEPER || (op->step == OP_MAKE && op->missing == PART_KEEPER) ? "its keeper did not come in time"
+		      op->step == OP_LINKS ? "another cell at its link was not made in time"
+		      : op->step == OP_KEEPER || (op->step == OP_MAKE && op->missing == PART_KEEPER) ? "its keeper did not come in time"
 		      : op->seen[0] != '\0' ? op->seen
 					    : "the hypervisor did not answer in time");
 	log_warn(op->cell->id, "%s", e.detail);

@@ -19,6 +19,7 @@ struct operation {
 	enum op_step {
 		OP_INTENT,  /* what is to be destroyed is written down; goes on after a second, disk or no disk */
 		OP_KEEPER,  /* waits for the keeper */
+		OP_LINKS,   /* waits for the creates of older cells at its links, operation_make.c */
 		OP_MAKE,    /* the parts of a create come together, operation_make.c */
 		OP_ACT,
 		OP_OBSERVE,
@@ -70,6 +71,8 @@ void operation_make(struct operation *op);
 /* It is there; or, with e, will not be. */
 void operation_part(struct operation *op, enum op_part part, const struct phi_error *e);
 void operation_make_forget(struct operation *op); /* op is about to be freed */
+/* A cell with links was made, or is gone: who waited for it looks again, on the next turn of the loop. */
+void operation_links_changed(struct phid *p);
 
 /* From the keepers. */
 void operation_keeper_came(struct phid *p, struct cell *c);

@@ -5,9 +5,11 @@
 #include "error.h"
 #include "jobs.h"
 #include "keepers.h"
+#include "loop.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct dir_job {
 	struct operation *op; /* NULL: it ended meanwhile */
@@ -64,11 +66,62 @@ void operation_make_forget(struct operation *op)
 		op->dir->op = NULL;
 }
 
+static bool has_end(const struct cell *c, const char *link)
+{
+	for (size_t i = 0; i < c->grant.n_links; i++)
+		if (strcmp(c->grant.links[i].name, link) == 0)
+			return true;
+	return false;
+}
+
+/* The first cell at a link clears its memory, and while it does, or may fail before, no other is there. So a create waits for those of
+ * older cells at its links; then it knows whether somebody is there. */
+static bool links_are_ready(const struct phid *p, struct cell *c)
+{
+	for (size_t i = 0; i < c->grant.n_links; i++) {
+		struct alloc_link *l = &c->grant.links[i];
+
+		l->alone = true;
+		for (size_t k = 0; k < PHI_COUNT(p->cells); k++)
+			for (const struct cell *o = p->cells[k]; o != NULL; o = o->next) {
+				if (o == c || !has_end(o, l->name))
+					continue;
+				if (!o->made && o->row < c->row)
+					return false;
+				l->alone = l->alone && !o->made;
+			}
+	}
+	return true;
+}
+
+static void on_links(void *ud)
+{
+	struct phid *p = ud;
+
+	for (size_t k = 0; k < PHI_COUNT(p->cells); k++)
+		for (struct cell *c = p->cells[k], *next; c != NULL; c = next) {
+			next = c->next; /* a create that fails at once ends in a transaction, not here */
+			if (c->op != NULL && c->op->step == OP_LINKS)
+				operation_make(c->op);
+		}
+}
+
+void operation_links_changed(struct phid *p)
+{
+	if (p->links == NULL)
+		p->links = loop_soon(p->loop, "links", on_links, p);
+	loop_arm(p->links);
+}
+
 void operation_make(struct operation *op)
 {
 	struct cell *c = op->cell;
 	struct phi_error e;
 
+	if (!links_are_ready(op->p, c)) {
+		op->step = OP_LINKS;
+		return;
+	}
 	op->step = OP_MAKE;
 	if (keeper_undone(op->p, c)) {
 		phi_error_set(&e, PHI_STATE, ECANCELED, "", "its creator went away before the create was begun");

@@ -197,6 +197,7 @@ static int serve(struct phid *p, struct phi_error *e)
 	attach_end(p);
 	http_free(PHI_TAKE(p->http));
 	waits_free(p);
+	loop_source_free(p->links);
 	loop_source_free(term);
 	loop_source_free(interrupt);
 	return r;

@@ -46,6 +46,7 @@ struct phid {
 	const char *store_note;
 	uint64_t next_token;
 	struct loop_source *changed; /* records changed: look who waits */
+	struct loop_source *links;   /* operation_links_changed */
 	struct wait *waits;
 	struct attach *attaches;
 	bool ready, stopping;

@@ -48,6 +48,7 @@ static void resume_one(void *ud, const struct container *row)
 		return;
 	}
 	c = cell_new(p, row, &spec);
+	c->made = row->state != STATE_CREATING;
 	store_grant_read(p->store, STORE_READ, row->row, &c->grant, &e);
 	operation_resume(p, c, row);
 }

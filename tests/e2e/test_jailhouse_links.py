@@ -108,6 +108,63 @@ def test_two_cells_with_a_link_one_destroyed_and_made_again(host, hypervisor):
     assert all(i["owner"] is None for i in client.get("/v1/allocations").json["irqs"])
 
 
+def images_at(hypervisor, base):
+    """The names of the cells that a load wrote all of a link through, in their order."""
+    return [c.name for c in hypervisor.created if any(at == base for at, _ in c.images)]
+
+
+def test_a_cell_waits_for_the_one_that_clears_its_link(host, hypervisor):
+    client, link = host.client(), {"links": [{"name": "bus", "size": 65536}]}
+    hypervisor.delay[CREATE] = 1.5
+    first = Background(lambda: host.client().put("a", spec(host, **link)))
+    eventually(lambda: CREATE in hypervisor.received, "the first create")
+    second = Background(lambda: host.client().put("b", spec(host, **link)))
+    eventually(lambda: client.container("b").status == 200, "the second's record")
+    a, b = first.result().expect(201).json, second.result().expect(201).json
+    clearing, of_a, of_b = hypervisor.created
+    assert clearing.name == of_a.name == a["cell"]["name"] and of_b.name == b["cell"]["name"]
+    assert images_at(hypervisor, 0x7f000000) == [clearing.name] and clearing.config != of_a.config
+
+
+@pytest.mark.parametrize("how", ["fails", "is deleted"])
+def test_a_link_is_cleared_by_the_next_where_the_first_did_not_come_to_it(host, hypervisor, how):
+    client, link = host.client(), {"links": [{"name": "bus", "size": 65536}]}
+    hypervisor.delay[CREATE] = 1.5
+    hypervisor.faults = 1  # what clears the link is not made
+    first = Background(lambda: host.client().put("a", spec(host, **link)))
+    eventually(lambda: CREATE in hypervisor.received, "the first create")
+    second = Background(lambda: host.client().put("b", spec(host, **link)))
+    third = Background(lambda: host.client().put("c", spec(host, links=[{"name": "other", "size": 65536}])))  # of another link: it waits for none
+    eventually(lambda: client.container("b").status == 200, "the second's record")
+    if how == "is deleted":
+        client.delete("a", force=True).expect(204)
+    assert first.result().status in ((502,) if how == "fails" else (409, 502))
+    b = second.result().expect(201).json
+    third.result().expect(201)
+    assert b["cell"]["links"][0]["base"] == "0x7f000000" and b["cell"]["links"][0]["id"] == 1
+    assert images_at(hypervisor, 0x7f000000) == [b["cell"]["name"]], "the second cleared it, as nobody else was there"
+    client.container("a").expect(404)
+
+
+def test_who_waits_at_a_link_can_be_deleted_and_waits_no_longer_than_for_an_action(hypervisor):
+    phid = start(boards(hypervisor), args=["--action-timeout-ms", "1500"])
+    try:
+        client, link = phid.client(), {"links": [{"name": "bus", "size": 65536}]}
+        hypervisor.delay[CREATE] = 4
+        first = Background(lambda: phid.client().put("a", spec(phid, **link)))
+        eventually(lambda: CREATE in hypervisor.received, "the first create")
+        waiting = Background(lambda: phid.client().put("b", spec(phid, **link)))
+        eventually(lambda: client.container("b").status == 200, "the second's record")
+        client.delete("b", force=True).expect(204)
+        assert waiting.result().status == 409
+        late = phid.client().put("b", spec(phid, **link)).expect(504, "deadline")
+        assert "another cell at its link was not made in time" in late.json["detail"]
+        first.result().expect(504)
+        eventually(lambda: len(hypervisor.calls) == len(hypervisor.received), "the hypervisor's answer")
+    finally:
+        phid.close()
+
+
 def test_links_outlive_phid_and_are_held_while_a_cell_may_be_there(host, hypervisor):
     client = host.client()
     client.put("a", spec(host, links=[{"name": "x", "size": 16384}, {"name": "y", "size": 16384, "protocol": "network", "peers": 3, "role": 2}])).expect(201)
