@@ -488,6 +488,8 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int start_
 
 	if (syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_UNSHARE) == 0) {
 		null = syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
+		if (null < 0)
+			goto out;
 		for (int fd = 0; fd < 3; fd++)
 			if (null != fd && syscall(SYS_dup3, null, fd, 0) < 0)
 				goto out;
