@@ -11,7 +11,7 @@ make -s -j"$(nproc)" >make.log 2>&1 || { tail -50 make.log; exit 1; }
 export PHID_BUILD=$build PYTHONDONTWRITEBYTECODE=1
 # There are no suppressions.
 export TSAN_OPTIONS=exitcode=66
-unit=(TESTS="tests/unit/test_store_files tests/unit/test_store_rows tests/unit/test_store_schema")
+unit=(TESTS="tests/unit/test_jobs tests/unit/test_store_files tests/unit/test_store_rows tests/unit/test_store_schema")
 e2e=(test_concurrency.py test_repeat.py)
 [ "${1:-}" != all ] || unit=() e2e=(.)
 passed=0 failed=0
