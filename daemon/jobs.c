@@ -127,14 +127,6 @@ void jobs_submit(struct jobs *j, void (*run)(void *ud), void (*done)(void *ud), 
 	pthread_cond_signal(&j->wake);
 }
 
-static void list_free(struct job *job)
-{
-	for (struct job *next; job != NULL; job = next) {
-		next = job->next;
-		free(job);
-	}
-}
-
 void jobs_stop(struct jobs *j)
 {
 	if (j == NULL)
@@ -146,8 +138,4 @@ void jobs_stop(struct jobs *j)
 	for (int i = 0; i < j->n_threads; i++)
 		pthread_join(j->threads[i], NULL);
 	loop_source_free(j->source);
-	close(j->fd);
-	list_free(j->first);
-	list_free(j->finished);
-	free(j);
 }
