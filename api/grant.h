@@ -23,7 +23,7 @@ struct alloc_link {
 	int64_t slot, id, peers; /* slot: device number on the ends' virtual PCI bus */
 	int protocol;		 /* enum link_protocol */
 	bool host;
-	bool alone; /* nobody else is there: what is in it is nobody's */
+	bool alone; /* what is in it is nobody's. When granted: the link is new; when the cell is made: no other that was made is at it */
 	uint64_t base, size, common, output; /* bytes; what is behind the last output is not used */
 };
 #define ALLOC_LINK_STATES 4096

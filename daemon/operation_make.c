@@ -1,5 +1,6 @@
-/* The parts of a create, which come in any order: the cell's directory, its keeper, and the cell itself where it is no process of the
- * keeper's. When all are there the process is begun, or the keeper is given the cell's console, and the cell is looked at. */
+/* How a create is made: first the cell waits until its links are nobody's who may still clear them, then its parts come in any order: its
+ * directory, its keeper, and the cell itself where it is no process of the keeper's. When all are there the process is begun, or the keeper
+ * is given the cell's console, and the cell is looked at. */
 #include "operation.h"
 
 #include "error.h"

@@ -30,7 +30,7 @@ void view_container_into(struct phid *p, const struct container *c, struct json 
 	json_add_integer(j, "generation", c->generation);
 	json_add_string(j, "state", lifecycle_states[c->state]);
 	json_add_string(j, "operation", cell != NULL && cell->op != NULL ? lifecycle_verbs[cell->op->verb]
-					: c->op < VERB_MAX		 ? lifecycle_verbs[c->op] /* it begins in this turn of the loop */
+					: c->op < VERB_MAX		 ? lifecycle_verbs[c->op] /* its intent: not begun yet */
 									 : NULL);
 	json_add_string(j, "backend", c->backend);
 	json_add_raw(j, "spec", c->spec);

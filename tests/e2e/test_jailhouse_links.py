@@ -113,13 +113,21 @@ def images_at(hypervisor, base):
     return [c.name for c in hypervisor.created if any(at == base for at, _ in c.images)]
 
 
-def test_a_cell_waits_for_the_one_that_clears_its_link(host, hypervisor):
-    client, link = host.client(), {"links": [{"name": "bus", "size": 65536}]}
-    hypervisor.delay[CREATE] = 1.5
-    first = Background(lambda: host.client().put("a", spec(host, **link)))
+BUS = {"links": [{"name": "bus", "size": 65536}]}
+
+
+def two_at_a_link(phid, hypervisor, seconds):
+    """The PUT of "a", whose create the hypervisor is at for so long, and that of "b", which is on record and waits for it."""
+    hypervisor.delay[CREATE] = seconds
+    first = Background(lambda: phid.client().put("a", spec(phid, **BUS)))
     eventually(lambda: CREATE in hypervisor.received, "the first create")
-    second = Background(lambda: host.client().put("b", spec(host, **link)))
-    eventually(lambda: client.container("b").status == 200, "the second's record")
+    second = Background(lambda: phid.client().put("b", spec(phid, **BUS)))
+    eventually(lambda: phid.client().container("b").status == 200, "the second's record")
+    return first, second
+
+
+def test_a_cell_waits_for_the_one_that_clears_its_link(host, hypervisor):
+    first, second = two_at_a_link(host, hypervisor, 1.5)
     a, b = first.result().expect(201).json, second.result().expect(201).json
     clearing, of_a, of_b = hypervisor.created
     assert clearing.name == of_a.name == a["cell"]["name"] and of_b.name == b["cell"]["name"]
@@ -128,14 +136,10 @@ def test_a_cell_waits_for_the_one_that_clears_its_link(host, hypervisor):
 
 @pytest.mark.parametrize("how", ["fails", "is deleted"])
 def test_a_link_is_cleared_by_the_next_where_the_first_did_not_come_to_it(host, hypervisor, how):
-    client, link = host.client(), {"links": [{"name": "bus", "size": 65536}]}
-    hypervisor.delay[CREATE] = 1.5
+    client = host.client()
     hypervisor.faults = 1  # what clears the link is not made
-    first = Background(lambda: host.client().put("a", spec(host, **link)))
-    eventually(lambda: CREATE in hypervisor.received, "the first create")
-    second = Background(lambda: host.client().put("b", spec(host, **link)))
+    first, second = two_at_a_link(host, hypervisor, 1.5)
     third = Background(lambda: host.client().put("c", spec(host, links=[{"name": "other", "size": 65536}])))  # of another link: it waits for none
-    eventually(lambda: client.container("b").status == 200, "the second's record")
     if how == "is deleted":
         client.delete("a", force=True).expect(204)
     assert first.result().status in ((502,) if how == "fails" else (409, 502))
@@ -149,15 +153,11 @@ def test_a_link_is_cleared_by_the_next_where_the_first_did_not_come_to_it(host, 
 def test_who_waits_at_a_link_can_be_deleted_and_waits_no_longer_than_for_an_action(hypervisor):
     phid = start(boards(hypervisor), args=["--action-timeout-ms", "1500"])
     try:
-        client, link = phid.client(), {"links": [{"name": "bus", "size": 65536}]}
-        hypervisor.delay[CREATE] = 4
-        first = Background(lambda: phid.client().put("a", spec(phid, **link)))
-        eventually(lambda: CREATE in hypervisor.received, "the first create")
-        waiting = Background(lambda: phid.client().put("b", spec(phid, **link)))
-        eventually(lambda: client.container("b").status == 200, "the second's record")
+        client = phid.client()
+        first, waiting = two_at_a_link(phid, hypervisor, 4)
         client.delete("b", force=True).expect(204)
         assert waiting.result().status == 409
-        late = phid.client().put("b", spec(phid, **link)).expect(504, "deadline")
+        late = client.put("b", spec(phid, **BUS)).expect(504, "deadline")
         assert "another cell at its link was not made in time" in late.json["detail"]
         first.result().expect(504)
         eventually(lambda: len(hypervisor.calls) == len(hypervisor.received), "the hypervisor's answer")
