@@ -16,7 +16,7 @@
 
 /* schema/NNN-*.sql, by embed.c */
 extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[], schema_003[], schema_003_end[],
-	schema_004[], schema_004_end[];
+	schema_004[], schema_004_end[], schema_005[], schema_005_end[];
 
 /* Numbered migrations; user_version is the number of those that were applied. */
 static const struct {
@@ -26,6 +26,7 @@ static const struct {
 	{schema_002, schema_002_end},
 	{schema_003, schema_003_end},
 	{schema_004, schema_004_end},
+	{schema_005, schema_005_end},
 };
 
 static int sql_error(sqlite3 *db, struct phi_error *e)

@@ -61,6 +61,46 @@ static void overlapping_ranges_are_refused_unless_their_colours_are_disjoint(voi
 	store_rollback(b->s);
 }
 
+/* Against the rule itself: hundreds of ranges, with all colours and with some. */
+static void any_range_is_refused_that_meets_another_in_a_colour(void **state)
+{
+	enum { FIRST = 0x10, PAGES = 256, TRIES = 3000 };
+	static const uint64_t masks[] = {UINT64_MAX, UINT64_MAX, 1, 2, 3, 6, UINT64_C(1) << 63};
+	struct box *b = *state;
+	unsigned taken = 0, refused = 0;
+	uint64_t pages[PAGES] = {0}; /* the colours that have an owner */
+	struct phi_error e;
+	int64_t row;
+
+	srand(5);
+	reopen(b);
+	begin(b);
+	pools(b);
+	row = insert(b, "one");
+	for (int i = 0; i < TRIES; i++) {
+		uint64_t colors = masks[(size_t)rand() % PHI_COUNT(masks)];
+		unsigned n = rand() % 8 == 0 ? 16 : (unsigned)rand() % 3 + 1, at = (unsigned)rand() % (PAGES - n + 1);
+		bool free = true;
+		int r;
+
+		for (unsigned k = at; k < at + n; k++)
+			free = free && (pages[k] & colors) == 0;
+		assert_done(store_save(b->s, &e), e);
+		r = grant(b, row, grant_of(0, "ram", (uint64_t)(FIRST + at) << 12, (uint64_t)n << 12, colors), &e);
+		assert_int_equal(r == 0, free);
+		if (r < 0)
+			store_rollback_to(b->s);
+		else
+			store_release(b->s);
+		for (unsigned k = at; free && k < at + n; k++)
+			pages[k] |= colors;
+		taken += free;
+		refused += !free;
+	}
+	assert_true(taken > 100 && refused > 1000);
+	store_rollback(b->s);
+}
+
 static void an_amount_beyond_its_pool_is_refused(void **state)
 {
 	struct box *b = *state;
@@ -295,6 +335,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		store_test(a_cpu_has_one_owner_whatever_the_code_above_does),
 		store_test(overlapping_ranges_are_refused_unless_their_colours_are_disjoint),
+		store_test(any_range_is_refused_that_meets_another_in_a_colour),
 		store_test(an_amount_beyond_its_pool_is_refused),
 		store_test(a_container_with_grants_cannot_become_stopped_or_be_deleted),
 		store_test(a_stopped_container_cannot_be_granted_anything),
