@@ -121,7 +121,6 @@ void claim_failed(struct call *c)
 void claim_done(struct call *c)
 {
 	struct cell *cell = cell_of_row(c->p, c->row);
-	struct phi_error e;
 
 	killpoint("claim", "committed");
 	if (cell == NULL)
@@ -132,8 +131,8 @@ void claim_done(struct call *c)
 	cell->claimed = true;
 	if (keeper_claim(c->p, cell)) /* else it gets the console when it comes */
 		cell->backend->attach(cell, 0);
-	else if (!c->external_keeper && keeper_start(c->p, cell, &e) < 0)
-		log_error(c->id, "%s", e.detail);
+	else if (!c->external_keeper)
+		keeper_start_later(c->p, cell);
 }
 
 int claim_start(struct call *c, struct store *s, struct container *row, struct phi_error *e)

@@ -2,6 +2,8 @@
 #include "keepers.h"
 
 #include "clean.h"
+#include "error.h"
+#include "jobs.h"
 #include "log.h"
 #include "loop.h"
 #include "operation.h"
@@ -479,7 +481,7 @@ struct start {
 };
 
 /* In a process that has phid's memory and, until the first call, its descriptors: a table of thousands is neither copied nor closed one
- * by one. Nothing but system calls; phid's thread waits meanwhile. */
+ * by one. Nothing but system calls; the thread waits meanwhile. */
 __attribute__((no_sanitize("address", "undefined", "thread"))) static int start_child(void *ud)
 {
 	struct start *s = ud;
@@ -504,21 +506,52 @@ out:
 	_exit(127);
 }
 
-int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e)
+struct keeper_wish keeper_wish(const struct phid *p, const struct cell *c)
 {
-	static char stack[16384] __attribute__((aligned(16)));
-	char socket[PHI_PATH_MAX];
-	const char *slash = strrchr(p->config.socket, '/');
-	char *argv[] = {p->config.keeper,  (char[]){"--socket"}, socket, (char[]){"--incarnation"},
-			(char *)(uintptr_t)c->incarnation, NULL};
-	struct start s = {p->config.keeper, argv, 0};
+	struct keeper_wish w = {.config = &p->config, .row = c->row};
 
-	snprintf(socket, sizeof(socket), "%.*s/" KEEPER_SOCKET_NAME, (int)(slash - p->config.socket), p->config.socket);
+	memcpy(w.incarnation, c->incarnation, sizeof(w.incarnation));
+	return w;
+}
+
+int keeper_start(const struct keeper_wish *w, struct phi_error *e)
+{
+	char stack[16384] __attribute__((aligned(16))), socket[PHI_PATH_MAX];
+	const char *slash = strrchr(w->config->socket, '/');
+	char *argv[] = {w->config->keeper, (char[]){"--socket"}, socket, (char[]){"--incarnation"}, (char *)(uintptr_t)w->incarnation, NULL};
+	struct start s = {w->config->keeper, argv, 0};
+
+	snprintf(socket, sizeof(socket), "%.*s/" KEEPER_SOCKET_NAME, (int)(slash - w->config->socket), w->config->socket);
 	if (unit_wanted())
-		return unit_start(p, c, argv, e);
+		return unit_start(w->row, argv, e);
 	if (__clone(start_child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &s) < 0)
 		s.err = errno;
 	if (s.err != 0)
-		return phi_error_set(e, PHI_INTERNAL, s.err, "", "%s cannot be started: %s", p->config.keeper, strerror(s.err));
+		return phi_error_set(e, PHI_INTERNAL, s.err, "", "%s cannot be started: %s", w->config->keeper, strerror(s.err));
 	return 0;
+}
+
+struct later {
+	struct keeper_wish wish;
+	char id[PHI_ID_MAX + 1];
+};
+
+static void later_run(void *ud)
+{
+	struct later *l = ud;
+	struct phi_error e;
+
+	if (keeper_start(&l->wish, &e) < 0)
+		log_error(l->id, "%s", e.detail);
+}
+
+void keeper_start_later(struct phid *p, const struct cell *c)
+{
+	struct later *l = calloc(1, sizeof(*l));
+
+	if (l == NULL)
+		abort();
+	l->wish = keeper_wish(p, c);
+	memcpy(l->id, c->id, sizeof(l->id));
+	jobs_submit(p->jobs, later_run, free, l);
 }

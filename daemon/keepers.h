@@ -17,8 +17,17 @@ unsigned keepers_lost(const struct keepers *all);
 bool keeper_claim(struct phid *p, struct cell *c);
 /* The keeper of that incarnation said, before phid had the create, that its creator is gone: there is to be no cell. */
 bool keeper_undone(struct phid *p, const struct cell *c);
-/* Starts one for a container that was made through the API. It connects by itself. */
-int keeper_start(struct phid *p, const struct cell *c, struct phi_error *e);
+/* One for a container that was made through the API. */
+struct keeper_wish {
+	const struct config *config;
+	int64_t row;
+	char incarnation[PHI_UUID_LEN + 1];
+};
+struct keeper_wish keeper_wish(const struct phid *p, const struct cell *c);
+/* Starts it; it connects by itself. Blocks until its program runs or systemd has answered: a worker's, and touches nothing of the daemon's. */
+int keeper_start(const struct keeper_wish *w, struct phi_error *e);
+/* On a worker, for a guest that goes on without: a failure is logged. */
+void keeper_start_later(struct phid *p, const struct cell *c);
 int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, const void *body, size_t n, const int *fds,
 		size_t n_fds);
 /* The container ended with code (or, GONE, is no more): the keeper may go, and is no longer the cell's. */

@@ -27,7 +27,7 @@ struct operation {
 		OP_UNWRITTEN, /* the outcome could not be committed; its callers were told, and it is tried again */
 	} step;
 	unsigned missing;    /* enum op_part, in OP_MAKE */
-	struct dir_job *dir; /* under way */
+	struct make_job *job; /* under way */
 	bool looked; /* of a create taken up: whether there is a cell at all */
 	bool resuming, failing; /* taken up after a start of phid; being undone */
 	uint64_t token;
@@ -94,7 +94,7 @@ void waiter_reply(struct waiter *w, int status, const struct phi_error *e, const
 
 /* unit.c: keepers as transient services of systemd. */
 bool unit_wanted(void);
-int unit_start(struct phid *p, const struct cell *c, char *const argv[], struct phi_error *e);
+int unit_start(int64_t row, char *const argv[], struct phi_error *e); /* blocks until systemd has answered */
 
 /* waits.c */
 void phid_changed(struct phid *p);

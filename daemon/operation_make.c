@@ -12,59 +12,65 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct dir_job {
+/* The directory, and then the keeper where phid starts it. */
+struct make_job {
 	struct operation *op; /* NULL: it ended meanwhile */
 	struct phid *p;
-	int64_t row;
 	char dir[PHI_PATH_MAX];
 	uid_t uid;
 	gid_t gid;
 	uint64_t log_size;
+	bool starts; /* a keeper: */
+	struct keeper_wish keeper;
 	int r;
 	struct phi_error e;
 };
 
-static void dir_run(void *ud)
+static void make_run(void *ud)
 {
-	struct dir_job *j = ud;
+	struct make_job *j = ud;
 
 	j->r = cell_dir_make(j->dir, j->uid, j->gid, j->log_size, &j->e);
+	if (j->r == 0 && j->starts)
+		j->r = keeper_start(&j->keeper, &j->e);
 }
 
-static void dir_done(void *ud)
+static void make_done(void *ud)
 {
-	struct dir_job *j = ud;
+	struct make_job *j = ud;
 
 	if (j->op != NULL)
-		j->op->dir = NULL;
+		j->op->job = NULL;
 	if (j->op != NULL && j->op->step == OP_MAKE)
 		operation_part(j->op, PART_DIR, j->r < 0 ? &j->e : NULL);
-	else if (cell_of_row(j->p, j->row) == NULL) /* it was removed before it was made */
-		cell_dir_remove(j->p, j->row);
+	else if (cell_of_row(j->p, j->keeper.row) == NULL) /* it was removed before it was made */
+		cell_dir_remove(j->p, j->keeper.row);
 	free(j);
 }
 
-static void make_dir(struct operation *op)
+static void make_begin(struct operation *op)
 {
-	struct dir_job *j = calloc(1, sizeof(*j));
+	const struct cell *c = op->cell;
+	struct make_job *j = calloc(1, sizeof(*j));
 
 	if (j == NULL)
 		abort();
-	op->dir = j;
+	op->job = j;
 	j->op = op;
 	j->p = op->p;
-	j->row = op->cell->row;
-	j->uid = op->cell->owner_uid;
-	j->gid = op->cell->owner_gid;
-	j->log_size = op->cell->spec.log_max;
-	cell_path(op->p, j->row, "", j->dir, sizeof(j->dir));
-	jobs_submit(op->p->jobs, dir_run, dir_done, j);
+	j->uid = c->owner_uid;
+	j->gid = c->owner_gid;
+	j->log_size = c->spec.log_max;
+	j->starts = (op->missing & PART_KEEPER) && !c->external_keeper;
+	j->keeper = keeper_wish(op->p, c);
+	cell_path(op->p, c->row, "", j->dir, sizeof(j->dir));
+	jobs_submit(op->p->jobs, make_run, make_done, j);
 }
 
 void operation_make_forget(struct operation *op)
 {
-	if (op->dir != NULL)
-		op->dir->op = NULL;
+	if (op->job != NULL)
+		op->job->op = NULL;
 }
 
 static bool has_end(const struct cell *c, const char *link)
@@ -138,11 +144,8 @@ void operation_make(struct operation *op)
 		c->backend->create(c, op->token); /* it may fail at once */
 		killpoint("create", "acting");
 	}
-	if (op->step != OP_MAKE)
-		return;
-	make_dir(op);
-	if ((op->missing & PART_KEEPER) && !c->external_keeper && keeper_start(op->p, c, &e) < 0)
-		operation_part(op, PART_KEEPER, &e);
+	if (op->step == OP_MAKE)
+		make_begin(op);
 }
 
 static void put_together(struct operation *op)
