@@ -19,18 +19,15 @@ from measure import once, table, write  # noqa: E402
 from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 from phidtest.jailhouse import CREATE, Jailhouse  # noqa: E402
 
-# As many bytes as a cell of one region, a communication region and an irqchip, as a C file: what gcc and objcopy are given.
-CELL_C = """
-struct { char head[132]; unsigned long cpus[1]; struct { unsigned long phys, virt, size, flags; } memory[2]; unsigned long chip[4]; }
-__attribute__((packed)) config = { .head = "JHCLL", .cpus = {2}, .memory = {{0x70000000, 0, 0x10000, 0x47}, {0, 0x80000000, 0x1000, 0x23}} };
-"""
+GCC = ["/usr/bin/gcc", "-Werror", "-Wall", "-Wextra", "-c", str(SOURCE / "bench/cell.c")]
+OBJCOPY = ["/usr/bin/objcopy", "-O", "binary", "--remove-section=.note.gnu.property"]
 
 
 def compile_step(dir, env):
-    (dir / "cell.c").write_text(CELL_C)
+    object, cell = str(dir / "cell.o"), str(dir / "cell.cell")
     begin = time.perf_counter()
-    once(["/usr/bin/gcc", "-c", "-o", str(dir / "cell.o"), str(dir / "cell.c")], env)
-    once(["/usr/bin/objcopy", "-O", "binary", "--remove-section=.note.gnu.property", str(dir / "cell.o"), str(dir / "cell.cell")], env)
+    once(GCC + ["-o", object], env)
+    once(OBJCOPY + [object, cell], env)
     return (time.perf_counter() - begin) * 1000
 
 
@@ -76,6 +73,7 @@ def main():
             begin = put(api, f"c{n}", {"boot": {"inmate": str(phid.dir / "inmate")}, "memory": [{"size": 65536}]})
             times["from the API call to the ioctl"].append((hypervisor.arrived - begin) * 1000)
             client.delete(f"c{n}", force=True).expect(204)
+        subprocess.run([str(build_dir() / "client/phictl"), "cell", "show", f"{d}/cell.cell"], check=True, stdout=subprocess.DEVNULL)  # it is one
         assert hypervisor.calls.count(CREATE) == args.runs
     hypervisor.close()
     results = {name: {"p50_ms": statistics.median(t), "p99_ms": sorted(t)[int(len(t) * 0.99)]} for name, t in times.items()}
