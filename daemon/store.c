@@ -12,24 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define APPLICATION_ID 0x70686964 /* "phid" */
-
-/* schema/NNN-*.sql, by embed.c */
-extern const char schema_001[], schema_001_end[], schema_002[], schema_002_end[], schema_003[], schema_003_end[],
-	schema_004[], schema_004_end[], schema_005[], schema_005_end[];
-
-/* Numbered migrations; user_version is the number of those that were applied. */
-static const struct {
-	const char *sql, *end;
-} migrations[] = {
-	{schema_001, schema_001_end},
-	{schema_002, schema_002_end},
-	{schema_003, schema_003_end},
-	{schema_004, schema_004_end},
-	{schema_005, schema_005_end},
-};
-
-static int sql_error(sqlite3 *db, struct phi_error *e)
+int sql_error(sqlite3 *db, struct phi_error *e)
 {
 	int rc = sqlite3_errcode(db);
 
@@ -158,99 +141,6 @@ void store_now(char ret[32])
 
 /* ---- opening ---- */
 
-static bool sync_file(const char *path)
-{
-	_clean_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	return fd >= 0 && fsync(fd) == 0;
-}
-
-/* As it was before a newer phid changed it, for one who wants to go back. */
-static int keep_copy(sqlite3 *db, const char *path, int version, struct phi_error *e)
-{
-	_clean_free_ char *dir = phi_strdup(path);
-	char copy[PHI_PATH_MAX + 64];
-	sqlite3_stmt *st;
-	bool done;
-
-	snprintf(copy, sizeof(copy), "%s.schema-%d", path, version);
-	unlink(copy); /* of a try that was cut off */
-	if (sqlite3_prepare_v2(db, "VACUUM INTO ?", -1, &st, NULL) != SQLITE_OK)
-		return sql_error(db, e);
-	sqlite3_bind_text(st, 1, copy, -1, SQLITE_STATIC);
-	done = sqlite3_step(st) == SQLITE_DONE;
-	if (!done)
-		sql_error(db, e);
-	sqlite3_finalize(st);
-	if (!done)
-		return -EIO;
-	*strrchr(dir, '/') = '\0';
-	if (!sync_file(copy) || !sync_file(dir)) /* SQLite does not */
-		return phi_error_set(e, PHI_STORAGE, EIO, "", "%s cannot be synced: %m", copy);
-	return 0;
-}
-
-static int run_migrations(sqlite3 *db, int version)
-{
-	char pragma[100];
-	int rc = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
-
-	for (; rc == SQLITE_OK && version < (int)PHI_COUNT(migrations); version++) {
-		_clean_free_ char *sql = strndup(migrations[version].sql, (size_t)(migrations[version].end - migrations[version].sql));
-
-		rc = sql != NULL ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
-	}
-	snprintf(pragma, sizeof(pragma), "PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", APPLICATION_ID, version);
-	return rc == SQLITE_OK ? sqlite3_exec(db, pragma, NULL, NULL, NULL) : rc;
-}
-
-/* Whose the file is, before anything is written to it. EBADMSG: not phid's, EPROTO: of a newer phid. */
-static int whose(sqlite3 *db, int *ret_version, struct phi_error *e)
-{
-	sqlite3_stmt *st;
-	int app, version;
-
-	if (sqlite3_prepare_v2(db, "SELECT (SELECT user_version FROM pragma_user_version), (SELECT application_id FROM pragma_application_id),"
-			       " (SELECT count(*) FROM sqlite_schema)", -1, &st, NULL) != SQLITE_OK)
-		return sql_error(db, e);
-	if (sqlite3_step(st) != SQLITE_ROW) {
-		int r = sql_error(db, e);
-
-		sqlite3_finalize(st);
-		return r;
-	}
-	version = sqlite3_column_int(st, 0);
-	app = sqlite3_column_int(st, 1);
-	if (sqlite3_column_int(st, 2) == 0 && version == 0 && app == 0)
-		app = APPLICATION_ID; /* an empty one: to be ours */
-	sqlite3_finalize(st);
-	if (app != APPLICATION_ID || version < 0)
-		return phi_error_set(e, PHI_STORAGE, EBADMSG, "", "this is not a database of phid");
-	if (version > (int)PHI_COUNT(migrations))
-		return phi_error_set(e, PHI_STORAGE, EPROTO, "", "the schema has version %d, this phid knows %zu", version,
-				     PHI_COUNT(migrations));
-	*ret_version = version;
-	return 0;
-}
-
-static int migrate(sqlite3 *db, const char *path, int version, struct phi_error *e)
-{
-	int r, rc;
-
-	if (version == (int)PHI_COUNT(migrations))
-		return 0;
-	r = version > 0 ? keep_copy(db, path, version, e) : 0;
-	if (r < 0)
-		return r;
-	rc = run_migrations(db, version);
-	if (rc == SQLITE_OK)
-		return 0;
-	r = sql_error(db, e);
-	sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
-	/* Where our own SQL does not fit what is there, the file is not what its version says. */
-	return rc == SQLITE_ERROR || rc == SQLITE_CONSTRAINT ? -EBADMSG : r;
-}
-
 static int open_db(const char *path, int flags, sqlite3 **ret, struct phi_error *e)
 {
 	if (sqlite3_open_v2(path, ret, flags | SQLITE_OPEN_NOMUTEX, NULL) == SQLITE_OK)
@@ -305,13 +195,15 @@ static int open_and_check(const char *path, sqlite3 **ret, struct phi_error *e)
 		return r;
 	sqlite3_busy_timeout(db, 2000);
 	sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL); /* what is set aside stays as it was */
-	r = whose(db, &version, e);
+	r = schema_whose(db, &version, e);
 	if (r == 0)
 		r = configure(db, e);
 	if (r == 0)
 		r = check(db, e);
 	if (r == 0)
-		r = migrate(db, path, version, e);
+		r = schema_migrate(db, path, version, e);
+	if (r == 0)
+		r = schema_put_right(db, e);
 	if (r < 0) {
 		sqlite3_close(db);
 		return r;

@@ -38,6 +38,18 @@ int64_t sql_int(struct store *s, enum store_side side, const char *sql);
 /* A column as text, never NULL. */
 const char *sql_text(sqlite3_stmt *st, int column);
 
+/* What the connection says of its last call. EBADMSG: the file is no database, or no whole one. */
+int sql_error(sqlite3 *db, struct phi_error *e);
+
+/* store_schema.c */
+/* Whose the file is, before anything is written to it. EBADMSG: not phid's, EPROTO: of a newer phid. */
+int schema_whose(sqlite3 *db, int *ret_version, struct phi_error *e);
+/* To the newest version, with a copy of the older kept beside it. EBADMSG: what is there is not what its version says. */
+int schema_migrate(sqlite3 *db, const char *path, int version, struct phi_error *e);
+/* Indexes and triggers that somebody dropped or changed are made again; EBADMSG: a table is not as it should be, or holds what an index
+ * refuses. What is there beyond that stays. */
+int schema_put_right(sqlite3 *db, struct phi_error *e);
+
 /* store_kept.c */
 void store_kept_change(struct store *s, int64_t row, const struct alloc_grant *g);
 void store_kept_drop(struct store *s);

@@ -1,7 +1,7 @@
 -- The same rule without a look at every range that begins below: of those with all colours, which never overlap, only the nearest can
 -- reach into another; those with some colours are few.
 
-DROP TRIGGER memory_range_once;
+DROP TRIGGER IF EXISTS memory_range_once;
 CREATE INDEX memory_grants_colored ON memory_grants(base) WHERE colors != -1;
 CREATE TRIGGER memory_range_once BEFORE INSERT ON memory_grants WHEN NEW.base IS NOT NULL BEGIN
   SELECT RAISE(ABORT, 'memory range has an owner')

@@ -25,6 +25,24 @@ static void fill(struct box *b)
 	with_sql(b, "PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
+/* The number that a query answers. */
+static int number(const struct box *b, const char *sql)
+{
+	char path[100];
+	sqlite3_stmt *st;
+	sqlite3 *db;
+	int n;
+
+	snprintf(path, sizeof(path), "%s/phid.db", b->dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &st, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
+	n = sqlite3_column_int(st, 0);
+	sqlite3_finalize(st);
+	sqlite3_close(db);
+	return n;
+}
+
 static void overwrite(const struct box *b, off_t at, size_t n, int byte)
 {
 	char path[100], junk[4096];
@@ -112,7 +130,7 @@ static void an_older_schema_is_migrated_and_a_copy_kept(void **state)
 
 	make_older(b);
 	assert_null(reopen(b));
-	with_sql(b, "SELECT 1 / (SELECT count(*) FROM links WHERE 0 UNION SELECT 1)");
+	assert_int_equal(number(b, "SELECT count(*) FROM links"), 0);
 	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
 	snprintf(path, sizeof(path), "%s/phid.db.schema-1", b->dir);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
@@ -184,6 +202,72 @@ static void a_migration_that_does_not_fit_is_taken_back_and_phid_starts(void **s
 	assert_contains(reopen(b), "damaged");
 	assert_int_equal(files_like(b, "phid.db.schema-1"), 1);
 	assert_int_equal(files_like(b, "phid.db.damaged-"), 1);
+}
+
+/* The rules are the schema's, so they are there whoever had the file meanwhile; the records stay. */
+static void a_rule_that_was_dropped_or_changed_is_made_again(void **state)
+{
+	static const char *const changes[] = {
+		"DROP TRIGGER memory_range_once",
+		"DROP TRIGGER memory_range_once; CREATE TRIGGER memory_range_once BEFORE INSERT ON memory_grants BEGIN SELECT 1; END",
+		"DROP INDEX memory_grants_base",
+		"DROP INDEX memory_grants_base; CREATE INDEX memory_grants_base ON memory_grants(size)",
+	};
+	struct box *b = *state;
+
+	for (size_t i = 0; i < PHI_COUNT(changes); i++) {
+		struct phi_error e;
+		int64_t row;
+
+		fill(b);
+		with_sql(b, changes[i]);
+		assert_null(reopen(b));
+		begin(b);
+		pools(b);
+		row = insert(b, "two");
+		assert_done(grant(b, row, grant_of(0, "ram", 0x14000, 0x3000, UINT64_MAX), &e), e);
+		assert_refused(grant(b, row, grant_of(0, "ram", 0x16000, 0x3000, UINT64_MAX), &e), e, PHI_INTERNAL, "");
+		store_rollback(b->s);
+		assert_int_equal(store_containers_count(b->s, STORE_READ), 1);
+		store_close(PHI_TAKE(b->s));
+		assert_int_equal(number(b, "SELECT sql LIKE '%memory_grants(base)' FROM sqlite_schema WHERE name = 'memory_grants_base'"), 1);
+		with_sql(b, "DELETE FROM containers");
+		assert_int_equal(files_like(b, "phid.db.damaged-"), 0);
+	}
+}
+
+static void a_table_that_is_not_as_it_should_be_is_damage(void **state)
+{
+	static const char *const changes[] = {
+		"DROP TABLE observed_cells",
+		"ALTER TABLE events DROP COLUMN detail",
+		"ALTER TABLE containers RENAME COLUMN exit TO ended",
+		"DROP TABLE irq_grants; CREATE TABLE irq_grants (spi TEXT, row INTEGER, state TEXT)",
+		/* and a rule that cannot be made again */
+		"DROP INDEX memory_grants_base; CREATE TABLE memory_grants_base (a)",
+	};
+	struct box *b = *state;
+
+	for (size_t i = 0; i < PHI_COUNT(changes); i++) {
+		fill(b);
+		with_sql(b, changes[i]);
+		assert_contains(reopen(b), "damaged");
+		assert_int_equal(files_like(b, "phid.db.damaged-"), i + 1);
+	}
+}
+
+/* What somebody added is theirs. */
+static void what_is_there_beyond_the_schema_stays(void **state)
+{
+	struct box *b = *state;
+
+	fill(b);
+	with_sql(b, "CREATE TABLE notes (text); CREATE INDEX containers_backend ON containers(backend); INSERT INTO notes VALUES ('mine')");
+	assert_null(reopen(b));
+	assert_int_equal(store_containers_count(b->s, STORE_READ), 1);
+	store_close(PHI_TAKE(b->s));
+	assert_int_equal(number(b, "SELECT count(*) FROM notes"), 1);
+	assert_int_equal(number(b, "SELECT count(*) FROM sqlite_schema WHERE name = 'containers_backend'"), 1);
 }
 
 static void a_database_of_another_program_is_set_aside(void **state)
@@ -287,6 +371,9 @@ int main(void)
 		store_test(rows_that_break_the_rules_are_damage),
 		store_test(what_is_not_ours_is_not_written_to),
 		store_test(a_migration_that_does_not_fit_is_taken_back_and_phid_starts),
+		store_test(a_rule_that_was_dropped_or_changed_is_made_again),
+		store_test(a_table_that_is_not_as_it_should_be_is_damage),
+		store_test(what_is_there_beyond_the_schema_stays),
 		store_test(a_database_of_another_program_is_set_aside),
 		store_test(a_whole_file_that_somebody_else_holds_is_not_set_aside),
 		store_test(a_directory_that_is_not_there_is_an_error_and_leaks_nothing),
