@@ -9,6 +9,73 @@
 #include <stdio.h>
 #include <string.h>
 
+/* ---- the view ---- */
+
+static int64_t compare(int64_t a, int64_t b)
+{
+	return (a > b) - (a < b);
+}
+
+static int by_core(const void *a, const void *b, void *ud)
+{
+	const struct alloc_cpu *cpus = ud, *x = &cpus[*(const uint16_t *)a], *y = &cpus[*(const uint16_t *)b];
+	int64_t r = compare(x->package, y->package);
+
+	if (r == 0)
+		r = compare(x->cluster, y->cluster);
+	if (r == 0)
+		r = compare(x->core, y->core);
+	return (int)(r != 0 ? r : x - y);
+}
+
+static bool same_core(const struct alloc_cpu *a, const struct alloc_cpu *b)
+{
+	return a->package == b->package && a->cluster == b->cluster && a->core == b->core;
+}
+
+static void link_cores(struct alloc_view *v)
+{
+	uint16_t order[PHI_CPUS_MAX];
+	size_t n = 0;
+
+	for (unsigned c = 0; c < v->n_cpus; c++)
+		if (v->cpus[c].exists)
+			order[n++] = (uint16_t)c;
+	qsort_r(order, n, sizeof(order[0]), by_core, v->cpus);
+	for (size_t first = 0, i = 0; i < n; i++) {
+		bool last = i + 1 == n || !same_core(&v->cpus[order[i]], &v->cpus[order[i + 1]]);
+
+		v->cpus[order[i]].sibling = order[last ? first : i + 1];
+		if (last)
+			first = i + 1;
+	}
+}
+
+static void find_domains(struct alloc_view *v)
+{
+	uint16_t firsts[PHI_CPUS_MAX];
+	size_t n = 0, at = 0;
+
+	for (unsigned c = 0; c < v->n_cpus; c++) {
+		struct alloc_cpu *cpu = &v->cpus[c];
+		size_t tried = 0;
+
+		if (!cpu->exists)
+			continue;
+		for (; tried < n; tried++, at = (at + 1) % n) { /* most often that of the CPU before */
+			const struct alloc_cpu *d = &v->cpus[firsts[at]];
+
+			if (d->node == cpu->node && d->package == cpu->package && d->cluster == cpu->cluster)
+				break;
+		}
+		if (tried == n) {
+			at = n;
+			firsts[n++] = (uint16_t)c;
+		}
+		cpu->domain = firsts[at];
+	}
+}
+
 struct alloc_view *alloc_view_new(const struct platform *p)
 {
 	struct alloc_view *v = calloc(1, sizeof(*v));
@@ -38,6 +105,8 @@ struct alloc_view *alloc_view_new(const struct platform *p)
 		cpu->core = row->core;
 		cpu->node = row->node;
 	}
+	link_cores(v);
+	find_domains(v);
 	return v;
 }
 
@@ -85,16 +154,6 @@ void alloc_blocked(struct alloc_refusal *r, const char *owner, const char *forma
 static bool cpu_free(const struct alloc_cpu *c)
 {
 	return c->exists && !c->host && c->owner[0] == '\0';
-}
-
-static bool same_core(const struct alloc_cpu *a, const struct alloc_cpu *b)
-{
-	return a->package == b->package && a->cluster == b->cluster && a->core == b->core;
-}
-
-static bool same_domain(const struct alloc_cpu *a, const struct alloc_cpu *b)
-{
-	return a->node == b->node && a->package == b->package && a->cluster == b->cluster;
 }
 
 void alloc_capacity(const struct alloc_view *v, unsigned *ret_cpus, unsigned *ret_cpus_free)
@@ -149,33 +208,23 @@ static int fit_set(const struct alloc_view *v, const struct cpuset *set, struct 
 			     refusal->blockers[0].unit, refusal->blockers[0].owner);
 }
 
-/* Free CPUs of the domain of CPU d, or of the whole host with d NULL. */
-static unsigned domain_free(const struct alloc_view *v, const struct alloc_cpu *d)
-{
-	unsigned n = 0;
-
-	for (unsigned c = 0; c < v->n_cpus; c++)
-		n += cpu_free(&v->cpus[c]) && (d == NULL || same_domain(&v->cpus[c], d));
-	return n;
-}
-
-/* The number of free CPUs of c's core if the whole core is free, else 0. */
+/* The number of CPUs of c's core if the whole core is free, else 0. */
 static unsigned whole_core(const struct alloc_view *v, unsigned c)
 {
-	unsigned n = 0;
+	unsigned n = 0, k = c;
 
-	for (unsigned k = 0; k < v->n_cpus; k++) {
-		if (!v->cpus[k].exists || !same_core(&v->cpus[k], &v->cpus[c]))
-			continue;
+	do {
 		if (!cpu_free(&v->cpus[k]))
 			return 0;
 		n++;
-	}
+		k = v->cpus[k].sibling;
+	} while (k != c);
 	return n;
 }
 
-/* Takes up to `wanted` from the domain: whole cores first, then CPUs of cores that are in use anyway, then the rest. */
-static unsigned take(const struct alloc_view *v, const struct alloc_cpu *d, unsigned wanted, struct cpuset *ret)
+/* Takes `wanted` from the domain, or with -1 from the whole host, which has them: whole cores first, then CPUs of cores that are in use
+ * anyway, then the rest. */
+static void take(const struct alloc_view *v, int domain, unsigned wanted, struct cpuset *ret)
 {
 	unsigned taken = 0;
 
@@ -183,48 +232,38 @@ static unsigned take(const struct alloc_view *v, const struct alloc_cpu *d, unsi
 		for (unsigned c = 0; c < v->n_cpus && taken < wanted; c++) {
 			unsigned core;
 
-			if (!cpu_free(&v->cpus[c]) || cpuset_has(ret, c) || (d != NULL && !same_domain(&v->cpus[c], d)))
+			if (!cpu_free(&v->cpus[c]) || cpuset_has(ret, c) || (domain >= 0 && v->cpus[c].domain != domain))
 				continue;
 			core = whole_core(v, c);
 			if ((pass == 0 && (core == 0 || core > wanted - taken)) || (pass == 1 && core != 0))
 				continue;
-			if (pass != 0) {
-				cpuset_add(ret, c);
+			for (unsigned k = c, n = pass == 0 ? core : 1; n > 0; n--, k = v->cpus[k].sibling) {
+				cpuset_add(ret, k);
 				taken++;
-				continue;
 			}
-			for (unsigned k = c; k < v->n_cpus; k++)
-				if (cpu_free(&v->cpus[k]) && same_core(&v->cpus[k], &v->cpus[c])) {
-					cpuset_add(ret, k);
-					taken++;
-				}
 		}
 	}
-	return taken;
 }
 
 static int fit_count(const struct alloc_view *v, unsigned wanted, struct cpuset *ret, struct alloc_refusal *refusal,
 		     struct phi_error *e)
 {
-	const struct alloc_cpu *best = NULL;
-	unsigned best_free = PHI_CPUS_MAX + 1;
+	uint16_t unowned[PHI_CPUS_MAX] = {0}, domains[PHI_CPUS_MAX]; /* by a domain's first CPU; those with a free one, in their order */
+	unsigned n = 0, all = 0;
+	int best = -1;
 
-	if (domain_free(v, NULL) < wanted)
-		return refuse_cpus(v, wanted, refusal, e);
 	for (unsigned c = 0; c < v->n_cpus; c++) {
-		unsigned n;
-
 		if (!cpu_free(&v->cpus[c]))
 			continue;
-		n = domain_free(v, &v->cpus[c]);
-		if (n >= wanted && n < best_free) {
-			best = &v->cpus[c];
-			best_free = n;
-		}
-		/* The next CPU of the same domain answers the same. */
-		while (c + 1 < v->n_cpus && v->cpus[c + 1].exists && same_domain(&v->cpus[c], &v->cpus[c + 1]))
-			c++;
+		if (unowned[v->cpus[c].domain]++ == 0)
+			domains[n++] = v->cpus[c].domain;
+		all++;
 	}
+	if (all < wanted)
+		return refuse_cpus(v, wanted, refusal, e);
+	for (unsigned i = 0; i < n; i++)
+		if (unowned[domains[i]] >= wanted && (best < 0 || unowned[domains[i]] < unowned[best]))
+			best = domains[i];
 	*ret = (struct cpuset){0};
 	take(v, best, wanted, ret);
 	return 0;

@@ -12,10 +12,11 @@
 #define ALLOC_BLOCKERS_MAX 16
 
 struct alloc_cpu {
-	bool exists, host;
-	int64_t package, cluster, core, node;
+	bool exists, host, quarantined, observed;
+	uint16_t domain;  /* the first CPU of its NUMA node, package and cluster */
+	uint16_t sibling; /* the next CPU of its core, after the last the first */
 	char owner[PHI_ID_MAX + 1]; /* container id, "" if free, or "backend:cell" of a cell nobody explains */
-	bool quarantined, observed;
+	int64_t package, cluster, core, node;
 };
 
 struct alloc_unit { /* a device, ...: by its index in the platform */
