@@ -6,6 +6,7 @@
 #include "batch.h"
 #include "clean.h"
 #include "error.h"
+#include "jobs.h"
 #include "json.h"
 #include "keepers.h"
 #include "log.h"
@@ -118,6 +119,32 @@ void claim_failed(struct call *c)
 		cell->promised_until = 0;
 }
 
+struct start {
+	struct keeper_wish wish;
+	char id[PHI_ID_MAX + 1];
+};
+
+static void start_run(void *ud)
+{
+	struct start *j = ud;
+	struct phi_error e;
+
+	if (keeper_start(&j->wish, &e) < 0)
+		log_error(j->id, "%s", e.detail);
+}
+
+/* The guest goes on without one: a failure is logged. */
+static void start_keeper(struct phid *p, const struct cell *c)
+{
+	struct start *j = calloc(1, sizeof(*j));
+
+	if (j == NULL)
+		abort();
+	j->wish = keeper_wish(p, c);
+	memcpy(j->id, c->id, sizeof(j->id));
+	jobs_submit(p->jobs, start_run, free, j);
+}
+
 void claim_done(struct call *c)
 {
 	struct cell *cell = cell_of_row(c->p, c->row);
@@ -132,7 +159,7 @@ void claim_done(struct call *c)
 	if (keeper_claim(c->p, cell)) /* else it gets the console when it comes */
 		cell->backend->attach(cell, 0);
 	else if (!c->external_keeper)
-		keeper_start_later(c->p, cell);
+		start_keeper(c->p, cell);
 }
 
 int claim_start(struct call *c, struct store *s, struct container *row, struct phi_error *e)

@@ -3,7 +3,6 @@
 
 #include "clean.h"
 #include "error.h"
-#include "jobs.h"
 #include "log.h"
 #include "loop.h"
 #include "operation.h"
@@ -529,29 +528,4 @@ int keeper_start(const struct keeper_wish *w, struct phi_error *e)
 	if (s.err != 0)
 		return phi_error_set(e, PHI_INTERNAL, s.err, "", "%s cannot be started: %s", w->config->keeper, strerror(s.err));
 	return 0;
-}
-
-struct later {
-	struct keeper_wish wish;
-	char id[PHI_ID_MAX + 1];
-};
-
-static void later_run(void *ud)
-{
-	struct later *l = ud;
-	struct phi_error e;
-
-	if (keeper_start(&l->wish, &e) < 0)
-		log_error(l->id, "%s", e.detail);
-}
-
-void keeper_start_later(struct phid *p, const struct cell *c)
-{
-	struct later *l = calloc(1, sizeof(*l));
-
-	if (l == NULL)
-		abort();
-	l->wish = keeper_wish(p, c);
-	memcpy(l->id, c->id, sizeof(l->id));
-	jobs_submit(p->jobs, later_run, free, l);
 }

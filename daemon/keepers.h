@@ -26,8 +26,6 @@ struct keeper_wish {
 struct keeper_wish keeper_wish(const struct phid *p, const struct cell *c);
 /* Starts it; it connects by itself. Blocks until its program runs or systemd has answered: a worker's, and touches nothing of the daemon's. */
 int keeper_start(const struct keeper_wish *w, struct phi_error *e);
-/* On a worker, for a guest that goes on without: a failure is logged. */
-void keeper_start_later(struct phid *p, const struct cell *c);
 int keeper_send(struct keeper *k, void *message, size_t size, uint16_t type, const void *body, size_t n, const int *fds,
 		size_t n_fds);
 /* The container ended with code (or, GONE, is no more): the keeper may go, and is no longer the cell's. */

@@ -242,15 +242,14 @@ static int greet(const char *incarnation, bool by_caller)
 }
 
 /* In keeper_start's place (ld --wrap): no process, but one that says HELLO and then nothing. */
-int __wrap_keeper_start(struct phid *p, const struct cell *c, struct phi_error *e);
-int __wrap_keeper_start(struct phid *p, const struct cell *c, struct phi_error *e)
+__typeof__(keeper_start) __wrap_keeper_start;
+int __wrap_keeper_start(const struct keeper_wish *w, struct phi_error *e)
 {
 	int r = 0;
 
-	(void)p;
 	pthread_mutex_lock(&keepers_lock);
 	if (n_keepers < (int)PHI_COUNT(keepers))
-		keepers[n_keepers++] = greet(c->incarnation, false);
+		keepers[n_keepers++] = greet(w->incarnation, false);
 	else
 		r = phi_error_set(e, PHI_INTERNAL, ENFILE, "", "enough keepers for one input");
 	pthread_mutex_unlock(&keepers_lock);
