@@ -11,6 +11,8 @@ extern const char *const jh_flavours[], *const jh_archs[]; /* end in NULL */
 
 struct platform_cpu { /* one row of cpus.topology */
 	int64_t id, package, cluster, core, node;
+	uint32_t mpidr; /* the affinity in arm's register; of the running machine only, not in the file */
+	bool has_mpidr;
 };
 
 struct platform_pool {

@@ -28,6 +28,15 @@ static int64_t read_cpu_number(const char *root, int cpu, const char *file, int6
 		       : absent;
 }
 
+/* On arm the unit address of its node in the device tree (bindings, arm/cpus.yaml: reg is MPIDR's affinity); where there is none, its number. */
+static uint32_t read_affinity(const char *root, int cpu)
+{
+	char node[PHI_PATH_MAX];
+	const char *at = host_link(root, node, sizeof(node), "/sys/devices/system/cpu/cpu%d/of_node", cpu) ? strrchr(node, '@') : NULL;
+
+	return at != NULL ? (uint32_t)strtoul(at + 1, NULL, 16) : (uint32_t)cpu;
+}
+
 static void discover_nodes(struct platform_cpu *rows, size_t n, const char *root)
 {
 	char text[CPUSET_TEXT_MAX];
@@ -53,7 +62,9 @@ static void discover_topology(struct platform *p, const char *root)
 		rows[n++] = (struct platform_cpu){.id = c,
 						  .package = read_cpu_number(root, c, "physical_package_id", 0),
 						  .cluster = read_cpu_number(root, c, "cluster_id", 0),
-						  .core = read_cpu_number(root, c, "core_id", c)};
+						  .core = read_cpu_number(root, c, "core_id", c),
+						  .mpidr = read_affinity(root, c),
+						  .has_mpidr = true};
 	discover_nodes(rows, n, root);
 	p->cpus.topology = (struct field_array){n, rows};
 }

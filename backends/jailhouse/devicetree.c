@@ -107,11 +107,13 @@ static void strings(struct tree *t, const char *name, const char *a, const char 
 
 /* ---- the nodes ---- */
 
-/* arm/cpus.yaml; MPIDR by the topology, as far as the platform tells it. */
+/* arm/cpus.yaml; MPIDR of the machine, else by the topology that the platform file tells. */
 static uint32_t mpidr_of(const struct platform *p, unsigned cpu)
 {
 	const struct platform_cpu *row = platform_cpu(p, cpu);
 
+	if (row != NULL && row->has_mpidr)
+		return row->mpidr;
 	return row != NULL ? (uint32_t)(row->cluster & 0xff) << 8 | (uint32_t)(row->core & 0xff) : cpu;
 }
 

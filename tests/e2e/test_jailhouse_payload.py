@@ -77,8 +77,7 @@ def tree(dtb):
     return subprocess.run(["dtc", "-I", "dtb", "-O", "dts", "-q", "-"], input=dtb, capture_output=True, check=True, timeout=30).stdout.decode()
 
 
-@pytest.mark.parametrize("pool, base", [("ddr", 0x70000000), ("high", 0x900000000)])
-def test_linux_with_a_device_tree_of_phids(host, hypervisor, pool, base):
+def with_arm64_root(host, hypervisor):
     with_root(host, hypervisor)
     root = bytearray((host.dir / "root.cell").read_bytes())
     root[5] = 2
@@ -90,6 +89,11 @@ def test_linux_with_a_device_tree_of_phids(host, hypervisor, pool, base):
     host.stop()
     host.platform = json.loads((host.dir / "platform.json").read_text())
     host.start()
+
+
+@pytest.mark.parametrize("pool, base", [("ddr", 0x70000000), ("high", 0x900000000)])
+def test_linux_with_a_device_tree_of_phids(host, hypervisor, pool, base):
+    with_arm64_root(host, hypervisor)
     (host.dir / "Image").write_bytes(kernel())
     (host.dir / "initrd").write_bytes(b"initrd" * 1000)
     made = host.client().put("a", {"boot": {"kernel": str(host.dir / "Image"), "initrd": str(host.dir / "initrd"), "cmdline": "console=ttyAMA0 quiet"},
@@ -103,6 +107,20 @@ def test_linux_with_a_device_tree_of_phids(host, hypervisor, pool, base):
     for word in ('bootargs = "console=ttyAMA0 quiet"', 'stdout-path = "/serial@9000000"', "cpu@2", "cpu@3", f"linux,initrd-start = <{base >> 32:#04x} {(base + 6 * MiB) & 0xffffffff:#x}>",
                  'method = "smc"', 'compatible = "arm,gic-v3"', 'compatible = "arm,pl011\\0arm,primecell"'):
         assert word in dts, (word, dts)
+
+
+def test_linux_knows_its_cpus_by_the_names_that_the_machine_has_for_them(host, hypervisor, tmp_path):
+    cpus = tmp_path / "sys/devices/system/cpu"
+    for cpu, name in ((2, "cpu@100"), (3, "cpu@101")):
+        (cpus / f"cpu{cpu}/topology").mkdir(parents=True)
+        (cpus / f"cpu{cpu}/topology/cluster_id").write_text("7\n")
+        (cpus / f"cpu{cpu}/of_node").symlink_to(f"../../../../firmware/devicetree/base/cpus/{name}")
+    host.args += ["--host-root", str(tmp_path)]
+    with_arm64_root(host, hypervisor)
+    (host.dir / "Image").write_bytes(kernel())
+    made = host.client().put("a", {"boot": {"kernel": str(host.dir / "Image")}, "cpus": {"set": "2-4"}, "memory": [{"size": 32 * MiB}]}).expect(201).json
+    dts = tree(dict(cell_of(hypervisor, made).images[1:])[0x70000000 + 4096])
+    assert [word in dts for word in ("cpu@100", "cpu@101", "cpu@4")] == [True] * 3, dts
 
 
 def test_linux_needs_a_tree_and_a_kernel_that_is_one(host, hypervisor):
