@@ -9,12 +9,14 @@
 #include "loop.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* The directory, and then the keeper where phid starts it. */
 struct make_job {
 	struct operation *op; /* NULL: it ended meanwhile */
+	atomic_bool forgotten; /* that, for the worker */
 	struct phid *p;
 	char dir[PHI_PATH_MAX];
 	uid_t uid;
@@ -31,7 +33,7 @@ static void make_run(void *ud)
 	struct make_job *j = ud;
 
 	j->r = cell_dir_make(j->dir, j->uid, j->gid, j->log_size, &j->e);
-	if (j->r == 0 && j->starts)
+	if (j->r == 0 && j->starts && !j->forgotten)
 		j->r = keeper_start(&j->keeper, &j->e);
 }
 
@@ -69,8 +71,10 @@ static void make_begin(struct operation *op)
 
 void operation_make_forget(struct operation *op)
 {
-	if (op->job != NULL)
-		op->job->op = NULL;
+	if (op->job == NULL)
+		return;
+	op->job->op = NULL;
+	op->job->forgotten = true;
 }
 
 static bool has_end(const struct cell *c, const char *link)

@@ -161,6 +161,15 @@ static int configure(sqlite3 *db, struct phi_error *e)
 	return sqlite3_exec(db, pragmas, NULL, NULL, NULL) == SQLITE_OK ? 0 : sql_error(db, e);
 }
 
+/* SQLite's check tells of a page that could not be read as of one that is wrong, but for the code in its text. */
+static bool is_unread(const char *finding)
+{
+	const char *code = strstr(finding, "error code=");
+	int primary = code != NULL ? atoi(code + strlen("error code=")) & 0xff : SQLITE_CORRUPT;
+
+	return primary != SQLITE_CORRUPT && primary != SQLITE_NOTADB;
+}
+
 /* Pages, indexes, the schema's own rules (types, CHECK, NOT NULL, UNIQUE), references. */
 static int check(sqlite3 *db, struct phi_error *e)
 {
@@ -176,9 +185,10 @@ static int check(sqlite3 *db, struct phi_error *e)
 
 		if (rc == SQLITE_OK)
 			rc = sqlite3_step(st);
-		if (rc == SQLITE_ROW)
-			r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s",
-					  (const char *)sqlite3_column_text(st, 0));
+		if (rc == SQLITE_ROW && is_unread(sql_text(st, 0)))
+			r = phi_error_set(e, PHI_STORAGE, EIO, "", "the database cannot be read: %.100s", sql_text(st, 0));
+		else if (rc == SQLITE_ROW)
+			r = phi_error_set(e, PHI_STORAGE, EBADMSG, "", "the database is damaged: %.100s", sql_text(st, 0));
 		else if (rc != SQLITE_DONE)
 			r = rc == SQLITE_ERROR ? (sql_error(db, e), -EBADMSG) : sql_error(db, e);
 		sqlite3_finalize(st);

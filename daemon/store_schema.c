@@ -134,7 +134,7 @@ static int ask(sqlite3 *db, const char *sql, const char *name, char **ret, struc
 	if (rc == SQLITE_ROW && sqlite3_column_text(st, 0) != NULL)
 		*ret = phi_strdup((const char *)sqlite3_column_text(st, 0));
 	else if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		r = sql_error(db, e);
+		r = rc == SQLITE_ERROR ? (sql_error(db, e), -EBADMSG) : sql_error(db, e);
 	sqlite3_finalize(st);
 	return r;
 }

@@ -47,7 +47,7 @@ int schema_whose(sqlite3 *db, int *ret_version, struct phi_error *e);
 /* To the newest version, with a copy of the older kept beside it. EBADMSG: what is there is not what its version says. */
 int schema_migrate(sqlite3 *db, const char *path, int version, struct phi_error *e);
 /* Indexes and triggers that somebody dropped or changed are made again; EBADMSG: a table is not as it should be, or holds what an index
- * refuses. What is there beyond that stays. */
+ * refuses. Other tables, indexes and triggers stay. */
 int schema_put_right(sqlite3 *db, struct phi_error *e);
 
 /* store_kept.c */

@@ -60,8 +60,6 @@ int unit_start(int64_t row, char *const argv[], struct phi_error *e)
 		r = append(m, name, argv);
 	if (r >= 0)
 		r = sd_bus_call(bus, m, 10000000, &error, NULL);
-	if (sd_bus_error_has_name(&error, "org.freedesktop.systemd1.UnitExists"))
-		r = 0; /* of an earlier try, whose keeper is about to connect */
 	if (r < 0)
 		phi_error_set(e, PHI_INTERNAL, -r, "", "the keeper's unit %s cannot be started: %s", name, error.message ? error.message : strerror(-r));
 	sd_bus_error_free(&error);

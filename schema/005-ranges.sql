@@ -2,6 +2,7 @@
 -- reach into another; those with some colours are few.
 
 DROP TRIGGER IF EXISTS memory_range_once;
+DROP INDEX IF EXISTS memory_grants_colored;
 CREATE INDEX memory_grants_colored ON memory_grants(base) WHERE colors != -1;
 CREATE TRIGGER memory_range_once BEFORE INSERT ON memory_grants WHEN NEW.base IS NOT NULL BEGIN
   SELECT RAISE(ABORT, 'memory range has an owner')

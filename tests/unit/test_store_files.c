@@ -243,6 +243,7 @@ static void a_table_that_is_not_as_it_should_be_is_damage(void **state)
 		"ALTER TABLE events DROP COLUMN detail",
 		"ALTER TABLE containers RENAME COLUMN exit TO ended",
 		"DROP TABLE irq_grants; CREATE TABLE irq_grants (spi TEXT, row INTEGER, state TEXT)",
+		"DROP TABLE pools; CREATE VIEW pools AS SELECT * FROM nowhere",
 		/* and a rule that cannot be made again */
 		"DROP INDEX memory_grants_base; CREATE TABLE memory_grants_base (a)",
 	};

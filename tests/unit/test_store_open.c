@@ -70,10 +70,69 @@ static void what_cannot_be_read_now_is_not_taken_for_damage(void **state)
 	}
 }
 
+/* The unix VFS, but that reads of the database's file fail: at the n-th of them (`left`). */
+static sqlite3_vfs failing;
+static sqlite3_io_methods failing_methods;
+static const sqlite3_io_methods *methods;
+
+static int failing_read(sqlite3_file *f, void *to, int n, sqlite3_int64 at)
+{
+	return left > 0 && --left == 0 ? SQLITE_IOERR_READ : methods->xRead(f, to, n, at);
+}
+
+static int failing_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *ret_flags)
+{
+	int rc = ((sqlite3_vfs *)vfs->pAppData)->xOpen(vfs->pAppData, name, f, flags, ret_flags);
+
+	if (rc != SQLITE_OK || !(flags & SQLITE_OPEN_MAIN_DB))
+		return rc;
+	methods = f->pMethods;
+	failing_methods = *methods;
+	failing_methods.iVersion = 2; /* with shared memory, without mappings */
+	failing_methods.xRead = failing_read;
+	f->pMethods = &failing_methods;
+	return rc;
+}
+
+/* SQLite's check tells of such a page as a finding. */
+static void a_page_that_cannot_be_read_now_is_no_damage(void **state)
+{
+	struct box *b = *state;
+	int failed = 0;
+	bool more = true;
+	char id[20];
+
+	empty(b);
+	assert_null(reopen(b));
+	begin(b);
+	for (int i = 0; i < 100; i++) {
+		snprintf(id, sizeof(id), "c%d", i);
+		insert(b, id);
+	}
+	commit(b);
+	store_close(PHI_TAKE(b->s));
+	failing = *sqlite3_vfs_find(NULL);
+	failing.pAppData = sqlite3_vfs_find(NULL);
+	failing.zName = "failing";
+	failing.xOpen = failing_open;
+	assert_int_equal(sqlite3_vfs_register(&failing, 1), SQLITE_OK);
+	for (int point = 1; more; point++) {
+		more = opens_but_for(b, point);
+		left = 0;
+		assert_null(reopen(b));
+		assert_int_equal(store_containers_count(b->s, STORE_READ), 100);
+		store_close(PHI_TAKE(b->s));
+		failed += more;
+	}
+	sqlite3_vfs_unregister(&failing);
+	assert_true(failed > 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		store_test(what_cannot_be_read_now_is_not_taken_for_damage),
+		store_test(a_page_that_cannot_be_read_now_is_no_damage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
