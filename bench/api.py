@@ -23,7 +23,7 @@ from measure import goal, percentile, write  # noqa: E402
 from phidtest.daemon import TMP, Phid, build_dir  # noqa: E402
 
 LOAD, HELLO = str(build_dir() / "bench/load"), str(build_dir() / "bench/hello")
-CPUS = 4096 # of the platform; phid itself runs on all of the machine
+CPUS = 4096       # of the platform; phid itself runs on all of the machine
 PLATFORM = {"format": "phid-platform/1", "cpus": {"ids": f"0-{CPUS - 1}", "host": f"0-{os.cpu_count() - 1}"},
             "memory": [{"name": "ddr", "kind": "carveout", "base": "0x100000000", "size": "64G"}]}
 APPEND = 24 << 10  # bytes: what a create appends to the database's log

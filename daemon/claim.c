@@ -119,14 +119,14 @@ void claim_failed(struct call *c)
 		cell->promised_until = 0;
 }
 
-struct start {
+struct keeper_job {
 	struct keeper_wish wish;
 	char id[PHI_ID_MAX + 1];
 };
 
-static void start_run(void *ud)
+static void run_keeper(void *ud)
 {
-	struct start *j = ud;
+	struct keeper_job *j = ud;
 	struct phi_error e;
 
 	if (keeper_start(&j->wish, &e) < 0)
@@ -136,13 +136,13 @@ static void start_run(void *ud)
 /* The guest goes on without one: a failure is logged. */
 static void start_keeper(struct phid *p, const struct cell *c)
 {
-	struct start *j = calloc(1, sizeof(*j));
+	struct keeper_job *j = calloc(1, sizeof(*j));
 
 	if (j == NULL)
 		abort();
 	j->wish = keeper_wish(p, c);
 	memcpy(j->id, c->id, sizeof(j->id));
-	jobs_submit(p->jobs, start_run, free, j);
+	jobs_submit(p->jobs, run_keeper, free, j);
 }
 
 void claim_done(struct call *c)

@@ -1,4 +1,4 @@
-/* Opening the database, its schema, its transactions. See store.h. */
+/* Opening the database, its statements, its transactions. See store.h; the schema is store_schema.c's. */
 #include "store_sql.h"
 
 #include "clean.h"
@@ -16,7 +16,6 @@ int sql_error(sqlite3 *db, struct phi_error *e)
 {
 	int rc = sqlite3_errcode(db);
 
-	/* EBADMSG: the file is no database, or no whole one. Everything else may be otherwise the next time. */
 	return phi_error_set(e, PHI_STORAGE, rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB ? EBADMSG : EIO, "", "SQLite: %s (%d)",
 			     sqlite3_errmsg(db), sqlite3_extended_errcode(db));
 }

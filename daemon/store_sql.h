@@ -1,4 +1,4 @@
-/* The store's own innards: connections, prepared statements, errors. Only the store's files include this. */
+/* The store's own innards: connections, prepared statements, errors, the schema. Only the store's files include this. */
 #pragma once
 
 #include "store.h"
@@ -38,7 +38,8 @@ int64_t sql_int(struct store *s, enum store_side side, const char *sql);
 /* A column as text, never NULL. */
 const char *sql_text(sqlite3_stmt *st, int column);
 
-/* What the connection says of its last call. EBADMSG: the file is no database, or no whole one. */
+/* What the connection says of its last call. EBADMSG: the file is no database, or no whole one. Everything else, EIO, may be otherwise the
+ * next time. */
 int sql_error(sqlite3 *db, struct phi_error *e);
 
 /* store_schema.c */
